@@ -1,0 +1,1 @@
+"""The ROS 2 nodes: parameters in, messages converted, the core asked, messages out."""
