@@ -1,4 +1,4 @@
-"""The consistency policy: one step from noise to an action, given the frozen backbone's embedding and the proprioception.
+"""The consistency policy: noise to an action in one step, given the frozen backbone's embedding and proprioception.
 
 ConRFT (arXiv:2502.05450), section III. Layer order, initialisation and constants are those of the official code.
 """
@@ -86,7 +86,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int, activation: Activation) -> None:
         super().__init__()
         half = dim // 2
-        # The exponents are rounded to float32 before exp, as in the official code: angles reach 1500, where last digits matter.
+        # The exponents are rounded to float32 before exp, as in the official code: angles reach 1500, where the last
+        # digits matter.
         exponents = np.arange(half, dtype=np.float32) * np.float32(-math.log(10000) / (half - 1))
         frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
         self.register_buffer("frequencies", torch.from_numpy(frequencies), persistent=False)
@@ -117,12 +118,12 @@ class ConsistencyDenoiser(nn.Module):
         self.output = xavier_linear(config.hidden[-1], config.denoised_dim)
 
     def forward(self, x: Tensor, t: Tensor, encoding: Tensor, *, clip: bool) -> Tensor:
-        """Denoises ``x (..., A)`` at levels ``t`` given ``encoding (..., E)``; both broadcast over the leading sizes of x."""
+        """Denoises ``x (..., A)`` at levels ``t`` given ``encoding (..., E)``; both broadcast over x."""
         config = self.config
         scales = boundary_scalings(t[..., None], sigma_data=config.sigma_data, sigma_min=config.sigma_min)
         c_skip, c_out, c_in = scales
-        # One linear layer over [c_in x, time, encoding], applied part by part: the wide encoding is then multiplied once a
-        # state, not once for each of its n actions.
+        # One linear layer over [c_in x, time, encoding], applied part by part: the wide encoding is then multiplied
+        # once a state, not once for each of its n actions.
         parts = (config.denoised_dim, config.time_dim, config.encoding_dim)
         of_x, of_time, of_encoding = self.input.weight.split(parts, dim=1)
         conditioning = linear(self.time_embedding(t), of_time, self.input.bias) + linear(encoding, of_encoding)
@@ -131,7 +132,7 @@ class ConsistencyDenoiser(nn.Module):
         return action.clamp(-1, 1) if clip else action
 
     def load_flax(self, parameters: Mapping[str, NDArray[np.float32]]) -> None:
-        """Takes the official network's parameters by their Flax paths; raises ValueError unless all names and shapes fit."""
+        """Takes the official network's parameters by Flax path; raises ValueError unless names and shapes fit."""
         names = {"Dense_0": "output", "network/Dense_0": "input"}
         names |= {f"t_network/Dense_{i}": f"time_embedding.network.{2 * i}" for i in range(2)}
         names |= {f"network/Dense_{i}": f"trunk.{3 * i - 1}" for i in range(1, len(self.config.hidden))}
@@ -167,7 +168,7 @@ class ConsistencyHead(nn.Module):
         self.register_buffer("levels", levels, persistent=False)
 
     def encode(self, embedding: Tensor, proprio: Tensor) -> Tensor:
-        """Encoding ``(B, E)`` of embeddings ``(B, D)`` and proprioception ``(B, proprio_dim)``, stacked old frame first.
+        """Encoding ``(B, E)`` of embeddings ``(B, D)`` and proprioception ``(B, proprio_dim)``, old frame first.
 
         No gradient reaches the embedding: the backbone is frozen.
         """

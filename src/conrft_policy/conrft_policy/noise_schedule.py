@@ -1,8 +1,8 @@
 """Noise levels of a consistency model, its boundary scalings and the weights of its denoising loss.
 
-Karras et al. 2022 (arXiv:2206.00364), equation 5 and section 5; Song et al. 2023 (arXiv:2303.01469), appendix C. The
-roundings follow the official ConRFT code in float32, because its time embedding multiplies ln t by 250: one unit in the last
-place of t is then visible.
+Karras et al. 2022 (arXiv:2206.00364), equation 5 and section 5; Song et al. 2023 (arXiv:2303.01469), appendix C.
+The roundings follow the official ConRFT code in float32, because its time embedding multiplies ln t by 250: one unit in
+the last place of t is then visible.
 """
 
 from __future__ import annotations

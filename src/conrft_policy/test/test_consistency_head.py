@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from conrft_policy.consistency_head import ConsistencyDenoiser, ConsistencyHead, HeadConfig
 from conrft_policy.noise_schedule import boundary_scalings, denoising_weight, karras_levels
 
-GOLDEN = {key: value for key, value in np.load(Path(__file__).parent / "data" / "a_consistency.npz").items()}
+GOLDEN = dict(np.load(Path(__file__).parent / "data" / "a_consistency.npz"))
 PARAMETERS = {key.removeprefix("param/"): value for key, value in GOLDEN.items() if key.startswith("param/")}
 
 
