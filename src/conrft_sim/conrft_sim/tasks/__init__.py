@@ -1,0 +1,1 @@
+"""Tasks of the simulation, one file each."""

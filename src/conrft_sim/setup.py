@@ -1,0 +1,27 @@
+from setuptools import find_packages, setup
+
+PACKAGE = "conrft_sim"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    install_requires=["setuptools", "numpy", "mujoco>=3.2", "PyOpenGL", "gymnasium>=1.0"],
+    zip_safe=False,
+    maintainer="ConRFT for ROS 2 maintainers",
+    maintainer_email="maintainers@conrft.invalid",
+    description="MuJoCo stand-in for a Franka arm with two cameras, its tasks, and a scripted operator.",
+    license="Apache-2.0",
+    tests_require=["pytest"],
+    entry_points={
+        "console_scripts": [
+            "simulator = conrft_sim.nodes.simulator_node:main",
+            "scripted_operator = conrft_sim.nodes.scripted_operator_node:main",
+        ],
+    },
+)
