@@ -1,0 +1,1 @@
+"""Launch files, configuration, the ``conrft`` command and the demo."""

@@ -1,0 +1,41 @@
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "conrft_bringup"
+
+
+def shared(folder):
+    """Every file below ``folder``, to be installed below the package's share directory with the same tree."""
+    files = {}
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            files.setdefault(f"share/{PACKAGE}/{path.parent}", []).append(str(path))
+    return list(files.items())
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        # colcon puts a prefix's bin folder on the PATH, but ament_python puts console scripts elsewhere; this one leads there.
+        ("bin", glob("bin/*")),
+        *shared("launch"),
+        *shared("config"),
+        *shared("params"),
+        *shared("rviz"),
+    ],
+    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "pillow"],
+    zip_safe=False,
+    maintainer="ConRFT for ROS 2 maintainers",
+    maintainer_email="maintainers@conrft.invalid",
+    description="Launch files, configuration of tasks, robots and presets, the conrft command and the demo.",
+    license="Apache-2.0",
+    tests_require=["pytest"],
+    entry_points={"console_scripts": ["conrft = conrft_bringup.command:main"]},
+)
