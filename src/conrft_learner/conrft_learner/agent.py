@@ -1,0 +1,240 @@
+"""ConRFT's two stages (arXiv 2502.05450): Cal-ConRFT offline (section IV-A) and HIL-ConRFT online (section IV-B).
+
+Both train the same consistency policy with the same actor objective, ``beta * behaviour cloning - eta * Q``; they differ in the critic's loss.
+Notation: s states, a the data's actions, a~ the policy's, s' next states; E critics, B states, N sampled actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from conrft_policy.noise_schedule import denoising_weight
+from torch import Tensor, nn
+
+from conrft_learner import objectives
+from conrft_learner.critics import States
+from conrft_learner.networks import Networks
+from conrft_learner.objectives import Figures
+from conrft_learner.presets import Preset
+from conrft_learner.replay import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is trained at one moment and with which weights, after schedules.
+
+    Attributes:
+        bc_weight: beta.
+        q_weight: eta; 0 leaves the Q term out.
+        cql_alpha: weight of the conservative loss; 0 leaves it out.
+        critic: whether the critic is trained.
+        actor: whether the actor is trained.
+    """
+
+    bc_weight: float
+    q_weight: float
+    cql_alpha: float
+    critic: bool = True
+    actor: bool = True
+
+    def critic_only(self) -> Objective:
+        """The same with the actor frozen."""
+        return replace(self, critic=True, actor=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transitions:
+    """A batch on the device: states and next_states scaled, actions ``(B, A)``, rewards, masks and bounds ``(B,)``."""
+
+    states: States
+    actions: Tensor
+    rewards: Tensor
+    masks: Tensor
+    bounds: Tensor
+    next_states: States
+
+
+class ConRFT:
+    """What both stages share: the critic's loss, the actor's loss, and the update. The stages below say with which weights."""
+
+    def __init__(self, networks: Networks, preset: Preset, discount: float, generator: torch.Generator) -> None:
+        """``generator`` is the only source of randomness."""
+        self.networks = networks
+        self.preset = preset
+        self.discount = discount
+        self.generator = generator
+        dim = networks.head.config.denoised_dim
+        self._dimension_weights: Tensor | None = None
+        if preset.bc_gripper_weight != 1.0 and not networks.head.config.fix_gripper:
+            self._dimension_weights = torch.ones(dim, device=generator.device)
+            self._dimension_weights[-1] = preset.bc_gripper_weight
+
+    def transitions(self, batch: Batch) -> Transitions:
+        """A drawn batch as scaled tensors."""
+        tensors = {name: torch.from_numpy(array).to(self.generator.device) for name, array in batch.arrays.items()}
+        known = {"embedding", "proprio", "action", "reward", "mask", "bound", "mc_return"}
+        frozen = [name for name in tensors if name not in known and not name.startswith("next_")]
+        scale = self.networks.scaling
+        return Transitions(
+            states=scale(States(embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen})),
+            actions=tensors["action"],
+            rewards=tensors["reward"],
+            masks=tensors["mask"],
+            bounds=tensors["bound"],
+            next_states=scale(
+                States(embedding=tensors["next_embedding"], proprio=tensors["next_proprio"], frozen={n: tensors[f"next_{n}"] for n in frozen})
+            ),
+        )
+
+    def critic_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:
+        """TD loss plus ``alpha`` times the calibrated conservative loss (eq. 2; with alpha 0, eq. 5)."""
+        critic = self.networks.critic
+        features = critic.encode(batch.states)
+        values = critic.ensemble(features, batch.actions)
+        loss, figures = self.td_loss(values, batch)
+        if objective.cql_alpha:
+            conservative, conservative_figures = self.calibrated_conservative_loss(features, values, batch)
+            loss = loss + objective.cql_alpha * conservative
+            figures |= conservative_figures
+        return loss, figures | {"critic_loss": loss.item()}
+
+    def td_loss(self, values: Tensor, batch: Transitions) -> tuple[Tensor, Figures]:
+        """``(Q(s, a) - r - gamma mask min Q_target(s', a~'))^2`` for values ``(E, B)``, with one sample a~' of the policy (eq. 3)."""
+        networks = self.networks
+        with torch.no_grad():
+            next_actions = self.policy_actions(batch.next_states)
+            next_values = networks.target.ensemble(networks.target.encode(batch.next_states), next_actions)
+            target = objectives.td_target(
+                batch.rewards,
+                batch.masks,
+                next_values,
+                self.discount,
+                minimum=self.preset.target_minimum,
+                lower_bound=batch.bounds if self.preset.target_return_bound else None,
+            )
+        return objectives.td_loss(values, target)
+
+    def calibrated_conservative_loss(self, features: Tensor, values: Tensor, batch: Transitions) -> tuple[Tensor, Figures]:
+        """Cal-QL's term (eq. 2) for features ``(B, F)`` and values ``(E, B)`` of the data: random, policy's and next policy's actions, all at s."""
+        count = self.preset.cql_actions
+        rows = torch.arange(0, len(values[0]), 1.0 / self.preset.cql_states, device=values.device).long()
+        states, next_states = select(batch.states, rows), select(batch.next_states, rows)
+        with torch.no_grad():
+            shape = (len(rows), count, batch.actions.shape[1])
+            random_actions = torch.rand(shape, generator=self.generator, device=values.device) * 2 - 1
+            if self.networks.head.config.fix_gripper:
+                random_actions[..., -1] = 0.0
+            sampled = torch.cat([random_actions, self.policy_actions(states, count), self.policy_actions(next_states, count)], dim=1)
+        bounds = batch.bounds[rows]
+        sampled_values = self.networks.critic.ensemble.values_above(features[rows], sampled, bounds)
+        return objectives.calibrated_conservative_loss(values[:, rows], sampled_values, bounds, self.preset.cql_temperature)
+
+    def actor_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:
+        """``beta * BC - eta * Q(s, a~)`` (eq. 4 and 6), the critic's parameters frozen."""
+        head, critic = self.networks.head, self.networks.critic
+        encoding = head.encode(batch.states.embedding, batch.states.proprio)
+        actions = head.trained_part(batch.actions)
+        sigmas = head.levels[torch.randint(len(head.levels) - 1, (len(actions),), generator=self.generator, device=actions.device)]
+        noised = actions + sigmas[:, None] * self._noise(actions.shape)
+        denoised = head.denoise(encoding, noised, sigmas)
+        weights = denoising_weight(sigmas, sigma_data=head.config.sigma_data, scheme=self.preset.bc_weighting)
+        cloning, figures = objectives.behaviour_cloning_loss(
+            denoised, actions, weights, dimension_weights=self._dimension_weights, euclidean=self.preset.bc_distance == "euclidean"
+        )
+        loss = objective.bc_weight * cloning
+        if objective.q_weight:
+            policy_actions = head.sample(encoding, self._noise(actions.shape))
+            with torch.no_grad():
+                features = critic.encode(batch.states)
+            q_term, q_figures = objectives.q_objective(critic.ensemble(features, policy_actions), normalise=self.preset.normalise_q)
+            loss = loss + objective.q_weight * q_term
+            figures |= q_figures
+        return loss, figures | {"actor_loss": loss.item()}
+
+    def update(self, batch: Transitions, objective: Objective) -> Figures:
+        """One gradient step of critic, actor or both, from one batch; both gradients are taken at the parameters before the step."""
+        networks = self.networks
+        figures: Figures = {}
+        if objective.critic:
+            loss, critic_figures = self.critic_loss(batch, objective)
+            _set_gradients(networks.critic_parameters, torch.autograd.grad(loss, networks.critic_parameters))
+            figures |= critic_figures
+        if objective.actor:
+            loss, actor_figures = self.actor_loss(batch, objective)
+            _set_gradients(networks.actor_parameters, torch.autograd.grad(loss, networks.actor_parameters))
+            figures |= actor_figures
+        if objective.critic:
+            self._step(networks.critic_optimiser, networks.critic_parameters)
+            networks.follow_critic()
+        if objective.actor:
+            self._step(networks.actor_optimiser, networks.actor_parameters)
+            networks.follow_head()
+        return figures
+
+    def policy_actions(self, states: States, count: int | None = None) -> Tensor:
+        """One-step samples of the newest policy: ``(B, A)``, or ``(B, count, A)``."""
+        head = self.networks.head
+        encoding = head.encode(states.embedding, states.proprio)
+        shape = (len(encoding), head.config.denoised_dim) if count is None else (len(encoding), count, head.config.denoised_dim)
+        return head.sample(encoding, self._noise(shape))
+
+    def _noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.generator.device)
+
+    def _step(self, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+        if self.preset.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.preset.max_grad_norm)
+        optimiser.step()
+
+
+class CalConRFT(ConRFT):
+    """Stage I, offline from demonstrations, the critic with Cal-QL.
+
+    Where the preset says so, behaviour cloning and the critic are each fitted alone before they train together.
+    """
+
+    def objective(self, step: int) -> Objective:
+        """Of offline step ``step``, counted from 0."""
+        preset = self.preset
+        joint = step >= preset.offline_bc_steps + preset.offline_critic_steps
+        cloning_alone = step < preset.offline_bc_steps
+        return Objective(
+            bc_weight=preset.offline_bc_weight,
+            q_weight=preset.offline_q_weight if joint else 0.0,
+            cql_alpha=preset.offline_cql_alpha,
+            critic=not cloning_alone,
+            actor=joint or cloning_alone,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Length of the stage."""
+        return self.preset.offline_bc_steps + self.preset.offline_critic_steps + self.preset.offline_steps
+
+
+class HilConRFT(ConRFT):
+    """Stage II, online from demonstrations, interventions and replay.
+
+    The paper's critic has a plain TD loss here, that is alpha 0. Some conservatism that fades only later removes the dip at the start of online training.
+    """
+
+    def objective(self, updates: int, episodes: int) -> Objective:
+        """After so many online updates and episodes."""
+        preset = self.preset
+        return Objective(
+            bc_weight=preset.online_bc_weight,
+            q_weight=preset.scheduled(preset.online_q_weight, preset.online_q_weight_final, episodes),
+            cql_alpha=preset.scheduled(preset.online_cql_alpha, preset.online_cql_alpha_final, episodes),
+            actor=updates >= preset.online_critic_warmup,
+        )
+
+
+def select(states: States, rows: Tensor) -> States:
+    """Some rows of the states."""
+    return States(embedding=states.embedding[rows], proprio=states.proprio[rows], frozen={name: value[rows] for name, value in states.frozen.items()})
+
+
+def _set_gradients(parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient

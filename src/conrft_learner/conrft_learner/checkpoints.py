@@ -1,0 +1,97 @@
+"""Checkpoints: a folder ``step-NNNNNNNNN`` of one safetensors and one JSON file, written beside its place and renamed, verified at load.
+
+safetensors and JSON only, so that reading one can never run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+TENSORS = "state.safetensors"
+STATE = "state.json"
+PREFIX = "step-"
+
+
+class CheckpointDamaged(ValueError):
+    """A checkpoint that cannot be used; the text names it and says why."""
+
+
+def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int) -> Path:
+    """Writes ``folder/step-<step>``, then removes all but the newest ``keep``.
+
+    A checkpoint of the same step is replaced. After a crash at any moment, what is there under its final name is complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"{PREFIX}{step:09d}"
+    temporary = folder / f".tmp-{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    text = json.dumps(state, sort_keys=True)
+    envelope = {"tensors_sha256": hashlib.sha256(data).hexdigest(), "state_sha256": hashlib.sha256(text.encode()).hexdigest(), "state": text}
+    _write(temporary / TENSORS, data)
+    _write(temporary / STATE, json.dumps(envelope).encode())
+    _sync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(folder)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir()) if folder.is_dir() else []
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of one checkpoint; raises CheckpointDamaged."""
+    try:
+        data = (path / TENSORS).read_bytes()
+        envelope = json.loads((path / STATE).read_text(encoding="utf-8"))
+        text = envelope["state"]
+        sums = envelope["tensors_sha256"], envelope["state_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointDamaged(f"checkpoint {path} cannot be read: {error}") from error
+    if (hashlib.sha256(data).hexdigest(), hashlib.sha256(str(text).encode()).hexdigest()) != sums:
+        raise CheckpointDamaged(f"checkpoint {path} is damaged: its checksum does not match")
+    return load_tensors(data), json.loads(text)
+
+
+def read_newest(folder: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint that is whole; each damaged one on the way is reported by name. None when there is none."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            tensors, state = read_checkpoint(path)
+        except CheckpointDamaged as error:
+            report(f"{error}; the one before it is used")
+            continue
+        return path, tensors, state
+    return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

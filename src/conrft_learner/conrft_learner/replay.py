@@ -1,0 +1,318 @@
+"""Replay: memory-mapped, each frame stored once, episode boundaries explicit.
+
+A transition is the index of its frame: its successor is the next row, its predecessor (for the stacked proprioception) the row before, unless the
+frame begins the episode. An episode lies in one piece, and its last frame is never drawn, so that neither ever crosses a boundary.
+
+The folder holds ``layout.json`` (fields and capacity), one file for each field, and ``episodes.json`` (where each episode lies, with a checksum). It is a cache:
+everything in it can be had again from the episode bags.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conrft_learner.transitions import EpisodeFrames, Labels
+
+Indices = NDArray[np.int64]
+Array = NDArray[Any]
+Pool = Literal["demonstrations", "online"]
+IMMUTABLE = ("embedding", "proprio", "action")
+
+
+class ReplayError(RuntimeError):
+    """The replay is full of demonstrations, or its folder belongs to other settings; the text says which."""
+
+
+@dataclass
+class StoredEpisode:
+    """Where an episode lies: frames ``start .. start + length`` (inclusive), ``length`` transitions."""
+
+    episode_id: str
+    start: int
+    length: int
+    demonstration: bool
+    checksum: int
+
+    @property
+    def end(self) -> int:
+        """One past its last frame."""
+        return self.start + self.length + 1
+
+
+class Batch:
+    """Preallocated arrays of one batch, filled by :meth:`Replay.gather`.
+
+    Attributes (B rows): embedding, next_embedding ``(B, D)``; proprio, next_proprio ``(B, 2 * P)``, the older frame first; action ``(B, A)``;
+    reward, mask, mc_return, bound ``(B,)``; further fields and ``next_`` further fields by name.
+    """
+
+    def __init__(self, size: int, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+        """``fields``: shape and type of one row by name."""
+        self.size = size
+        self.arrays: dict[str, Array] = {name: np.zeros((size, *shape), dtype) for name, (shape, dtype) in fields.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        """The array of one field."""
+        return self.arrays[name]
+
+
+class Replay:
+    """Frames of demonstrations and online episodes, and seeded draws from them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        capacity: int,
+        embedding_dim: int,
+        proprio_dim: int = 19,
+        action_dim: int = 7,
+        extra: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
+    ) -> None:
+        """Opens or creates the folder.
+
+        Args:
+            folder: of the memory-mapped files.
+            capacity: frames; the oldest online episodes make room, demonstrations stay.
+            embedding_dim: D.
+            proprio_dim: P, of one frame.
+            action_dim: A.
+            extra: further fields stored with each frame (images, frozen feature maps) as ``name: (shape, dtype name)``.
+
+        Raises:
+            ReplayError: the folder was made with other settings.
+        """
+        self.folder = folder
+        self.capacity = capacity
+        self.extra = dict(extra or {})
+        self._fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            "embedding": ((embedding_dim,), np.dtype(np.float32)),
+            "proprio": ((proprio_dim,), np.dtype(np.float32)),
+            "action": ((action_dim,), np.dtype(np.float32)),
+            "reward": ((), np.dtype(np.float32)),
+            "mc_return": ((), np.dtype(np.float32)),
+            "bound": ((), np.dtype(np.float32)),
+            "terminated": ((), np.dtype(np.bool_)),
+            "intervention": ((), np.dtype(np.bool_)),
+            "first": ((), np.dtype(np.bool_)),
+        }
+        self._fields |= {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in self.extra.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._check_layout()
+        self._store = {name: self._map(name, shape, dtype) for name, (shape, dtype) in self._fields.items()}
+        self._episodes: dict[str, StoredEpisode] = {}
+        self._pools: dict[Pool, Indices] | None = None
+        self._load_episodes()
+
+    def __contains__(self, episode_id: str) -> bool:
+        """Whether the episode is stored."""
+        return episode_id in self._episodes
+
+    @property
+    def episode_ids(self) -> list[str]:
+        """Stored episodes in the order of their ingestion."""
+        return list(self._episodes)
+
+    def count(self, pool: Pool) -> int:
+        """Transitions that can be drawn from a pool. Interventions are in both."""
+        return len(self._pool(pool))
+
+    def add(self, episode: EpisodeFrames, extra: Mapping[str, Array] | None = None) -> None:
+        """Stores an episode; one that is there already is left alone.
+
+        Raises:
+            ReplayError: it cannot fit, because demonstrations fill the replay or it is longer than the whole.
+        """
+        if episode.episode_id in self:
+            return
+        start = self._make_room(len(episode) + 1)
+        rows = slice(start, start + len(episode) + 1)
+        transitions = slice(start, start + len(episode))
+        self._store["embedding"][rows] = episode.embeddings
+        self._store["proprio"][rows] = episode.proprio
+        self._store["action"][transitions] = episode.actions
+        self._store["action"][rows.stop - 1] = 0.0
+        self._store["intervention"][transitions] = episode.interventions
+        self._store["intervention"][rows.stop - 1] = False
+        self._store["first"][rows] = False
+        self._store["first"][start] = True
+        for name, values in (extra or {}).items():
+            self._store[name][rows] = values
+        self._write_labels(start, episode.labels)
+        stored = StoredEpisode(episode.episode_id, start, len(episode), episode.demonstration, 0)
+        stored.checksum = self._checksum(stored)
+        self._episodes[episode.episode_id] = stored
+        self._pools = None
+        self._save_episodes()
+
+    def relabel(self, episode_id: str, labels: Labels) -> None:
+        """Replaces rewards, returns and terminal flags of a stored episode, for example after an operator's veto."""
+        self._write_labels(self._episodes[episode_id].start, labels)
+
+    def interventions(self, episode_id: str) -> NDArray[np.bool_]:
+        """``(T,)``: true where the operator moved the arm."""
+        stored = self._episodes[episode_id]
+        return np.array(self._store["intervention"][stored.start : stored.start + stored.length])
+
+    def is_success(self, episode_id: str) -> bool:
+        """Whether the stored episode ends in a terminal state."""
+        stored = self._episodes[episode_id]
+        return bool(self._store["terminated"][stored.start + stored.length - 1])
+
+    def keep_only(self, episode_ids: list[str]) -> list[str]:
+        """Drops every other episode, orders the rest as given, and returns those that are missing here."""
+        present = {name: self._episodes[name] for name in episode_ids if name in self}
+        self._episodes = present
+        self._pools = None
+        self._save_episodes()
+        return [name for name in episode_ids if name not in present]
+
+    def batch(self, size: int) -> Batch:
+        """An empty batch of ``size`` rows for :meth:`gather`."""
+        (embedding, f32), (proprio, _) = self._fields["embedding"], self._fields["proprio"]
+        stacked = (2 * proprio[0],)
+        fields = {"embedding": (embedding, f32), "next_embedding": (embedding, f32), "proprio": (stacked, f32), "next_proprio": (stacked, f32)}
+        fields |= {"action": self._fields["action"]} | {name: ((), f32) for name in ("reward", "mask", "mc_return", "bound")}
+        for name in self.extra:
+            fields |= {name: self._fields[name], f"next_{name}": self._fields[name]}
+        return Batch(size, fields)
+
+    def draw(self, size: int, demonstration_share: float, rng: np.random.Generator) -> Indices:
+        """``(size,)`` transitions, that share of them from demonstrations and interventions; all from one pool where the other is empty.
+
+        Raises:
+            ReplayError: there is nothing to draw from.
+        """
+        demonstrations, online = self._pool("demonstrations"), self._pool("online")
+        if not len(demonstrations) and not len(online):
+            raise ReplayError("the replay is empty: nothing to train on")
+        wanted = round(size * demonstration_share)
+        if not len(online):
+            wanted = size
+        elif not len(demonstrations):
+            wanted = 0
+        chosen = [pool[rng.integers(len(pool), size=n)] for pool, n in ((demonstrations, wanted), (online, size - wanted)) if n]
+        return np.concatenate(chosen)
+
+    def gather(self, indices: Indices, batch: Batch) -> Batch:
+        """Fills the batch with transitions."""
+        following = indices + 1
+        previous = indices - ~self._store["first"][indices]
+        half = self._fields["proprio"][0][0]
+        self._take("embedding", indices, batch["embedding"])
+        self._take("embedding", following, batch["next_embedding"])
+        current = self._store["proprio"][indices]
+        batch["proprio"][:, :half] = self._store["proprio"][previous]
+        batch["proprio"][:, half:] = current
+        batch["next_proprio"][:, :half] = current
+        batch["next_proprio"][:, half:] = self._store["proprio"][following]
+        for name in ("action", "reward", "mc_return", "bound"):
+            self._take(name, indices, batch[name])
+        np.logical_not(self._store["terminated"][indices], out=batch["mask"], casting="unsafe")
+        for name in self.extra:
+            self._take(name, indices, batch[name])
+            self._take(name, following, batch[f"next_{name}"])
+        return batch
+
+    def demonstration_frames(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of the demonstrations."""
+        rows = [np.arange(e.start, e.end) for e in self._episodes.values() if e.demonstration]
+        index = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+        return np.array(self._store["embedding"][index]), np.array(self._store["proprio"][index])
+
+    def flush(self) -> None:
+        """Writes everything to the disk."""
+        for store in self._store.values():
+            store.flush()
+
+    def _take(self, name: str, indices: Indices, out: Array) -> None:
+        # "clip" spares numpy the copy that it makes to be able to raise; the indices are our own.
+        np.take(self._store[name], indices, axis=0, out=out, mode="clip")
+
+    def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+        path = self.folder / f"{name}.bin"
+        mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
+        return np.memmap(path, dtype=dtype, mode=mode, shape=(self.capacity, *shape))
+
+    def _check_layout(self) -> None:
+        path = self.folder / "layout.json"
+        layout = {"capacity": self.capacity, "fields": {name: [list(shape), dtype.str] for name, (shape, dtype) in self._fields.items()}}
+        if path.exists():
+            if json.loads(path.read_text()) != layout:
+                raise ReplayError(f"{self.folder} was made for another backbone or other settings; use another run folder or delete it")
+            return
+        write_atomically(path, json.dumps(layout))
+
+    def _load_episodes(self) -> None:
+        path = self.folder / "episodes.json"
+        if not path.exists():
+            return
+        for item in json.loads(path.read_text()):
+            stored = StoredEpisode(**item)
+            if self._checksum(stored) == stored.checksum:
+                self._episodes[stored.episode_id] = stored
+
+    def _save_episodes(self) -> None:
+        write_atomically(self.folder / "episodes.json", json.dumps([asdict(e) for e in self._episodes.values()]))
+
+    def _checksum(self, stored: StoredEpisode) -> int:
+        """Of what no relabelling changes."""
+        checksum = 0
+        for name in IMMUTABLE:
+            checksum = zlib.crc32(np.ascontiguousarray(self._store[name][stored.start : stored.end]).tobytes(), checksum)
+        return checksum
+
+    def _write_labels(self, start: int, labels: Labels) -> None:
+        rows = slice(start, start + len(labels.rewards))
+        self._store["reward"][rows] = labels.rewards
+        self._store["terminated"][rows] = labels.terminated
+        self._store["mc_return"][rows] = labels.returns
+        self._store["bound"][rows] = labels.bounds
+
+    def _make_room(self, frames: int) -> int:
+        """First frame of a free piece; the oldest online episodes go until there is one."""
+        while True:
+            free = 0
+            for stored in sorted(self._episodes.values(), key=lambda e: e.start):
+                if stored.start - free >= frames:
+                    return free
+                free = stored.end
+            if self.capacity - free >= frames:
+                return free
+            oldest = next((e.episode_id for e in self._episodes.values() if not e.demonstration), None)
+            if oldest is None:
+                raise ReplayError(f"no room for an episode of {frames} frames: the replay holds {self.capacity} and demonstrations stay in it")
+            del self._episodes[oldest]
+
+    def _pool(self, pool: Pool) -> Indices:
+        if self._pools is None:
+            demonstrations, online = [], []
+            for stored in self._episodes.values():
+                rows = np.arange(stored.start, stored.start + stored.length, dtype=np.int64)
+                if stored.demonstration:
+                    demonstrations.append(rows)
+                else:
+                    online.append(rows)
+                    demonstrations.append(rows[self._store["intervention"][rows]])
+            empty = [np.zeros(0, dtype=np.int64)]
+            self._pools = {"demonstrations": np.concatenate(demonstrations or empty), "online": np.concatenate(online or empty)}
+        return self._pools[pool]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file beside its place, forces it to the disk and renames it, so that a reader sees the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

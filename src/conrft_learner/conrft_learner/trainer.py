@@ -1,0 +1,308 @@
+"""The trainer: takes in episodes, owes updates for them, trains, and hands out the weights that act. No ROS in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from conrft_data.config import TaskConfig
+from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
+from conrft_policy.policy_weights import PolicyWeights, architecture_fingerprint, pack
+
+from conrft_learner.agent import CalConRFT, HilConRFT, Transitions
+from conrft_learner.checkpoints import read_newest, write_checkpoint
+from conrft_learner.figure_log import FigureLog
+from conrft_learner.networks import Networks
+from conrft_learner.objectives import Figures
+from conrft_learner.presets import Preset
+from conrft_learner.replay import Replay
+from conrft_learner.transitions import frames_from_episode, labels
+
+Progress = Callable[[int, int, Figures], None]
+
+
+class EpisodeRefused(ValueError):
+    """An episode that must not be learned from; the text says why."""
+
+
+class Trainer:
+    """Both stages of one run.
+
+    Two trainers with the same arguments that ingest the same episodes in the same order give the same losses, and so does one that was stopped and
+    restored from a checkpoint.
+
+    Attributes:
+        offline_step: updates of the offline stage that are done.
+        online_updates: updates of the online stage that are done.
+        online_episodes: training episodes ingested.
+        owed: online updates that the ingested transitions are worth, a fraction included.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        head_config: HeadConfig,
+        backbone_fingerprint: str,
+        task: TaskConfig,
+        seed: int,
+        run_dir: Path | str,
+        *,
+        device: torch.device | str = "cpu",
+        tensorboard: bool = False,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``.
+
+        Args:
+            preset: settings of both stages.
+            head_config: sizes of the policy's head.
+            backbone_fingerprint: of the backbone whose embeddings are ingested.
+            task: rewards, discount and name.
+            seed: of everything random.
+            run_dir: replay, checkpoints and figures are kept there.
+            device: of the networks.
+            tensorboard: whether to write TensorBoard files too.
+            report: takes a sentence for a person.
+        """
+        self.preset, self.head_config, self.task, self.seed = preset, head_config, task, seed
+        self.backbone_fingerprint = backbone_fingerprint
+        self.run_dir = Path(run_dir)
+        self.report = report
+        self.discount = task.discount if preset.discount is None else preset.discount
+        self.networks = Networks(preset, head_config, seed, device)
+        self.generator = torch.Generator(device=device)
+        self.generator.manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        self.offline_stage = CalConRFT(self.networks, preset, self.discount, self.generator)
+        self.online_stage = HilConRFT(self.networks, preset, self.discount, self.generator)
+        self.replay = Replay(
+            self.run_dir / "replay",
+            capacity=preset.replay_capacity,
+            embedding_dim=head_config.embedding_dim,
+            proprio_dim=PROPRIOCEPTION_DIM,
+            action_dim=head_config.action_dim,
+        )
+        self.log = FigureLog(self.run_dir, every=preset.log_every, tensorboard=tensorboard)
+        self.journal: list[str] = []
+        self.offline_step = 0
+        self.online_updates = 0
+        self.online_episodes = 0
+        self.owed = 0.0
+        self._scaled = not preset.scale_inputs
+        self._offline_batch = self.replay.batch(preset.batch_size)
+        self._online_batch = self.replay.batch(preset.online_batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of head and backbone; weights with another do not fit."""
+        return architecture_fingerprint(self.head_config, self.backbone_fingerprint)
+
+    @property
+    def updates(self) -> int:
+        """All updates done, both stages."""
+        return self.offline_step + self.online_updates
+
+    @property
+    def pending_updates(self) -> int:
+        """Online updates still owed to the update-to-data ratio."""
+        return max(0, math.floor(self.owed + 1e-9) - self.online_updates)
+
+    @property
+    def offline_finished(self) -> bool:
+        """Whether the offline stage is done."""
+        return self.offline_step >= self.offline_stage.steps
+
+    def ingest(self, episode: Episode, embeddings: Float32 | None = None) -> bool:
+        """Takes an episode in; false when it is known already.
+
+        Args:
+            episode: demonstration or training episode.
+            embeddings: ``(T+1, D)`` of the backbone; None: those in the episode, if their fingerprint is right.
+
+        Raises:
+            EpisodeRefused: it is of another task, an evaluation, empty, or its embeddings are missing or do not fit.
+        """
+        if episode.episode_id in self.journal:
+            return False
+        if episode.episode_id not in self.replay:
+            self._store(episode, embeddings)
+        self.journal.append(episode.episode_id)
+        if episode.mode is Mode.TRAINING:
+            self.online_episodes += 1
+            if self.replay.count("online") >= self.preset.training_starts:
+                self.owed += len(episode) * self.preset.updates_per_tick
+        self.log.write("episodes", self.updates, self._episode_figures(episode))
+        return True
+
+    def relabel(self, episode_id: str, outcome: Outcome) -> bool:
+        """Changes reward, return and terminal flag of an ingested episode to another outcome; false when it is not in the replay."""
+        if episode_id not in self.replay:
+            return False
+        interventions = self.replay.interventions(episode_id)
+        fresh = labels(
+            len(interventions),
+            outcome is Outcome.SUCCESS,
+            interventions,
+            self.task.reward,
+            self.discount,
+            drop_rescued=self.preset.drop_rescued_returns,
+        )
+        self.replay.relabel(episode_id, fresh)
+        return True
+
+    def offline(self, progress: Progress | None = None, *, steps: int | None = None) -> None:
+        """Runs the rest of the offline stage, or at most ``steps`` of it, with a checkpoint now and then and one at its end."""
+        total = self.offline_stage.steps
+        end = total if steps is None else min(total, self.offline_step + steps)
+        while self.offline_step < end:
+            figures = self._offline_update()
+            self.log.add("offline", self.offline_step, figures)
+            if progress is not None:
+                progress(self.offline_step, total, figures)
+            if self.offline_step % self.preset.checkpoint_every == 0 or self.offline_step == total:
+                self.save()
+
+    def train(self, count: int) -> Figures:
+        """Does ``count`` online updates, owed or not; returns the figures of the last."""
+        figures: Figures = {}
+        for _ in range(count):
+            figures = self._online_update()
+            self.log.add("online", self.updates, figures)
+            if self.online_updates % self.preset.checkpoint_every == 0:
+                self.save()
+        return figures
+
+    def acting_head(self) -> ConsistencyHead:
+        """A copy of the head that acts, on raw inputs."""
+        return self.networks.acting_head()
+
+    def acting_weights(self) -> PolicyWeights:
+        """The weights that act, for publication; the version is the number of updates."""
+        return pack(self.acting_head(), version=self.updates, backbone_fingerprint=self.backbone_fingerprint)
+
+    def save(self) -> Path:
+        """Writes a checkpoint of everything that is needed to go on as if nothing had happened."""
+        self.replay.flush()
+        tensors = self.networks.state() | {"generator": self.generator.get_state()}
+        return write_checkpoint(self.run_dir / "checkpoints", self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints)
+
+    def restore(self) -> bool:
+        """Continues from the newest whole checkpoint of the run folder; false when there is none.
+
+        Episodes of the checkpoint whose frames are lost (a full power cut) are dropped from its journal, so that they can be ingested again.
+
+        Raises:
+            ValueError: the checkpoint was made with another preset, task, backbone or seed.
+        """
+        found = read_newest(self.run_dir / "checkpoints", self.report)
+        if found is None:
+            return False
+        path, tensors, state = found
+        for name, value in self._identity().items():
+            if state["identity"][name] != value:
+                raise ValueError(f"checkpoint {path} was made with another {name}: {state['identity'][name]!r}, now {value!r}")
+        self.networks.load_state(tensors)
+        self.generator.set_state(tensors["generator"])
+        self.rng.bit_generator.state = state["rng"]
+        self.offline_step, self.online_updates = state["offline_step"], state["online_updates"]
+        self.online_episodes, self.owed, self._scaled = state["online_episodes"], state["owed"], state["scaled"]
+        self.log.rewind(state["log"])
+        lost = set(self.replay.keep_only(state["replay"]))
+        self.journal = [name for name in state["journal"] if name not in lost]
+        for name in sorted(lost):
+            self.report(f"frames of episode {name} are lost from the replay: it has to be ingested again")
+        return True
+
+    def _identity(self) -> dict[str, Any]:
+        return {"preset": self.preset.model_dump(mode="json"), "task": self.task.name, "fingerprint": self.fingerprint, "seed": self.seed}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "identity": self._identity(),
+            "offline_step": self.offline_step,
+            "online_updates": self.online_updates,
+            "online_episodes": self.online_episodes,
+            "owed": self.owed,
+            "scaled": self._scaled,
+            "rng": self.rng.bit_generator.state,
+            "journal": self.journal,
+            "replay": self.replay.episode_ids,
+            "log": self.log.position(),
+        }
+
+    def _store(self, episode: Episode, embeddings: Float32 | None) -> None:
+        if episode.task != self.task.name:
+            raise EpisodeRefused(f"episode {episode.episode_id} is of task {episode.task}, this run of {self.task.name}")
+        if episode.mode is Mode.EVALUATION:
+            raise EpisodeRefused(f"episode {episode.episode_id} is an evaluation: it is never learned from")
+        if embeddings is None:
+            embeddings = self.usable_embeddings(episode)
+        if embeddings is None:
+            raise EpisodeRefused(f"episode {episode.episode_id} has no embeddings of this run's backbone")
+        try:
+            frames = frames_from_episode(episode, embeddings, self.task.reward, self.discount, drop_rescued=self.preset.drop_rescued_returns)
+            self.replay.add(frames)
+        except ValueError as error:
+            raise EpisodeRefused(str(error)) from error
+
+    def usable_embeddings(self, episode: Episode) -> Float32 | None:
+        """The episode's own embeddings where this run's backbone made all of them."""
+        right = episode.embeddings is not None and episode.embedding_fingerprint == self.backbone_fingerprint
+        return episode.embeddings if right else None
+
+    def _episode_figures(self, episode: Episode) -> dict[str, Any]:
+        interventions = self.replay.interventions(episode.episode_id)
+        return {
+            "episode_id": episode.episode_id,
+            "mode": episode.mode.name.lower(),
+            "success": int(episode.outcome is Outcome.SUCCESS),
+            "length": len(episode),
+            "operator_steps": int(interventions.sum()),
+            "take_overs": int((interventions & ~np.concatenate([[False], interventions[:-1]])).sum()),
+        }
+
+    def _offline_update(self) -> Figures:
+        self._fit_scaling()
+        stage = self.offline_stage
+        objective = stage.objective(self.offline_step)
+        figures: Figures = {}
+        if objective.critic and objective.actor:
+            for _ in range(self.preset.critic_steps_per_actor_step - 1):
+                stage.update(self._offline_draw(), objective.critic_only())
+        figures |= stage.update(self._offline_draw(), objective)
+        self.offline_step += 1
+        return figures
+
+    def _online_update(self) -> Figures:
+        self._fit_scaling()
+        if self.preset.online_actor_lr is not None:
+            self.networks.set_actor_rate(self.preset.online_actor_lr)
+        stage = self.online_stage
+        objective = stage.objective(self.online_updates, self.online_episodes)
+        for _ in range(self.preset.critic_steps_per_actor_step - 1):
+            stage.update(self._online_draw(), objective.critic_only())
+        figures = stage.update(self._online_draw(), objective)
+        self.online_updates += 1
+        return figures
+
+    def _offline_draw(self) -> Transitions:
+        indices = self.replay.draw(self.preset.batch_size, 1.0, self.rng)
+        return self.offline_stage.transitions(self.replay.gather(indices, self._offline_batch))
+
+    def _online_draw(self) -> Transitions:
+        indices = self.replay.draw(self.preset.online_batch_size, self.preset.demonstration_fraction, self.rng)
+        return self.online_stage.transitions(self.replay.gather(indices, self._online_batch))
+
+    def _fit_scaling(self) -> None:
+        """Fits the inputs' scaling once, on the demonstrations that are there when training begins."""
+        if self._scaled:
+            return
+        embeddings, proprio = self.replay.demonstration_frames()
+        if len(embeddings) > 1:
+            self.networks.scaling.fit(torch.from_numpy(embeddings), torch.from_numpy(proprio))
+        self._scaled = True
