@@ -29,7 +29,7 @@ class _Acting:
 
 
 def head_config(task: TaskConfig, embedding_dim: int, **constants: object) -> HeadConfig:
-    """The head that a task needs on a backbone of this width; ``constants`` as in HeadConfig, all else as in the paper."""
+    """The head that a task needs on a backbone of this width; ``constants`` of HeadConfig other than the paper's."""
     needed = {"fix_gripper": task.action_dim == 6, "proprio_dim": HISTORY * PROPRIOCEPTION_DIM}
     return HeadConfig.model_validate({**constants, **needed, "embedding_dim": embedding_dim})
 

@@ -131,6 +131,11 @@ def load(file: str | Path) -> PolicyWeights:
     return PolicyWeights(version=int(about["version"]), fingerprint=str(about["fingerprint"]), sha256=digest, data=data)
 
 
+def describe(weights: PolicyWeights) -> dict[str, Any]:
+    """What the weights say about themselves: version, fingerprint, backbone, and the head's configuration."""
+    return _about(weights.data)
+
+
 def _split(data: bytes) -> tuple[bytes, bytes]:
     """Header and payload of safetensors bytes: 8 bytes of length, JSON, then the numbers."""
     if len(data) < _LENGTH.size or _LENGTH.unpack_from(data)[0] > len(data) - _LENGTH.size:
