@@ -24,10 +24,8 @@ fi
 if [ -d .venv/share/ament_cmake ]; then
   unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
 fi
-set +u
 # shellcheck disable=SC1091
 source .venv/local_setup.bash
-set -u
 rm -f install/.fingerprint
 colcon --log-level error build --base-paths src --symlink-install --metas colcon.meta \
   --event-handlers console_cohesion- console_stderr+ "$@"

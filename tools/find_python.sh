@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Prints the Python interpreter that `make setup` builds the virtual environment from: the environment variable PYTHON if it
-# is set, else the first of python3.11, python3.12, python3.10, python3 on the PATH that runs, is 3.10 to 3.12 and can make
-# virtual environments. Exit code 1 with an explanation on stderr if there is none.
+# is set, else the first of python3.11, python3.12, python3.10, python3 on the PATH that suits. Exit code 1 with an
+# explanation on stderr if there is none.
 set -u
 
+# Runs, is 3.10 to 3.12, can make virtual environments, has the C headers that message packages are built with, and (where
+# a ROS distribution is sourced) is the Python which that distribution's rclpy was built for.
 suits() {
-  "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+  "$1" - <<'PYTHON' >/dev/null 2>&1
+import ensurepip, os, sys, sysconfig, venv
+if os.environ.get("ROS_DISTRO"):
+    import rclpy
+headers = os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h"))
+sys.exit(not (headers and (3, 10) <= sys.version_info[:2] <= (3, 12)))
+PYTHON
 }
 
 if [ -n "${PYTHON:-}" ]; then
@@ -13,23 +21,23 @@ if [ -n "${PYTHON:-}" ]; then
     command -v "$PYTHON"
     exit 0
   fi
-  echo "PYTHON=$PYTHON does not run, is not Python 3.10 to 3.12, or has no venv module (Debian, Ubuntu: apt-get install python3-venv)." >&2
-  exit 1
+  echo "PYTHON=$PYTHON does not suit; asked for:" >&2
+else
+  for name in python3.11 python3.12 python3.10 python3; do
+    # Every place on the PATH is tried: the first may be a shim of a version that is not active.
+    while read -r candidate; do
+      if suits "$candidate"; then
+        echo "$candidate"
+        exit 0
+      fi
+    done < <(type -aP "$name")
+  done
 fi
 
-for name in python3.11 python3.12 python3.10 python3; do
-  # Every place on the PATH is tried: the first may be a shim of a version that is not active.
-  while read -r candidate; do
-    if suits "$candidate"; then
-      echo "$candidate"
-      exit 0
-    fi
-  done < <(type -aP "$name")
-done
-
 cat >&2 <<'TEXT'
-No suitable Python found: this workspace needs Python 3.10, 3.11 or 3.12 with its venv module.
-  Debian, Ubuntu:  sudo apt-get install python3 python3-venv
+No suitable Python found: the workspace needs Python 3.10, 3.11 or 3.12 with its venv module and its C headers; where a ROS 2
+distribution is sourced, the one that its rclpy runs on.
+  Debian, Ubuntu:  sudo apt-get install python3 python3-venv python3-dev
   elsewhere:       make setup PYTHON=/path/to/python3.11
 TEXT
 exit 1

@@ -15,7 +15,7 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 CUDA = re.compile(r"^(nvidia-|cuda-|triton\b)")
 HEADER = (
-    "# Every package that `make setup` installs, for Python 3.10 to 3.12. Made from requirements.in by `make lock`: do not edit.\n"
+    "# Every package that `make setup` installs, for Python 3.10 to 3.12. Made from requirements.in by `make lock`.\n"
     "# The CUDA libraries are not listed: torch's own metadata pins them where its build needs them.\n"
 )
 

@@ -1,7 +1,7 @@
 """Makes the virtual environment that the workspace is built and run in. Run by `make setup`; standard library only.
 
-Safe to run at any time: a stamp keyed by the lock file, the interpreter and the kind of ROS installation skips what is
-already there. Two kinds of ROS 2 Jazzy are served:
+Safe to run at any time: a stamp keyed by the interpreter, the lock file and this script skips what is already there.
+Two kinds of ROS 2 Jazzy are served:
 
 - none installed: the `ros-jazzy-*` wheels of the lock file are installed like everything else, and the folders of their
   build machine, which their CMake files name, are replaced by this machine's;
@@ -40,31 +40,35 @@ renderer = mujoco.Renderer(model, 32, 32)
 renderer.update_scene(data)
 raise SystemExit(int(renderer.render().max() < 32))
 """
-GL_PACKAGES = {"egl": ("libegl1", "libgl1-mesa-dri"), "osmesa": ("libosmesa6", "libgl1")}
+GL_PACKAGES = {"egl": ("libegl1", "libgl1", "libgl1-mesa-dri"), "osmesa": ("libosmesa6", "libgl1")}
+
+# What a distribution's ROS brings along, and its CMake files expect in its own version.
+FROM_DISTRIBUTION = re.compile(r"(ros-[a-z0-9-]+|catkin-pkg|cmake|empy)==")
+LARGE_DOWNLOAD = re.compile(r"Downloading .*\((\d{2,}(\.\d+)? MB|[\d.]+ GB)\)")
 
 LOCAL_SETUP = """\
-# Made by `make setup`. Puts the workspace's virtual environment into a shell; install/setup.bash chains it.
+# Made by `make setup`. Puts the workspace's virtual environment into a shell; colcon's install/setup.* chain it.
 _conrft_venv={venv}
 case ":$PATH:" in *":$_conrft_venv/bin:"*) ;; *) PATH="$_conrft_venv/bin:$PATH" ;; esac
-export PATH
-export VIRTUAL_ENV="$_conrft_venv"
-: "${{MUJOCO_GL={gl}}}"
-export MUJOCO_GL
-"""
-LOCAL_SETUP_WHEELS = """\
-case ":$AMENT_PREFIX_PATH:" in
+case ":${{AMENT_PREFIX_PATH:-}}:" in
   *":$_conrft_venv:"*) ;;
-  *) AMENT_PREFIX_PATH="${AMENT_PREFIX_PATH:+$AMENT_PREFIX_PATH:}$_conrft_venv" ;;
+  *) AMENT_PREFIX_PATH="${{AMENT_PREFIX_PATH:+$AMENT_PREFIX_PATH:}}$_conrft_venv" ;;
 esac
-export AMENT_PREFIX_PATH
-# The wheels' libraries lie here. Without this each Python start would set the path itself and start a second time.
-for _conrft_folder in LIBRARY_FOLDERS; do
-  case ":$LD_LIBRARY_PATH:" in
+VIRTUAL_ENV="$_conrft_venv"
+: "${{MUJOCO_GL={gl}}}"
+export PATH AMENT_PREFIX_PATH VIRTUAL_ENV MUJOCO_GL
+unset _conrft_venv
+"""
+# Without this each start of Python would set the path itself and start a second time.
+LOCAL_SETUP_WHEELS = """\
+for _conrft_folder in {folders}; do
+  case ":${{LD_LIBRARY_PATH:-}}:" in
     *":$_conrft_folder:"*) ;;
-    *) LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$_conrft_folder" ;;
+    *) LD_LIBRARY_PATH="${{LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}}$_conrft_folder" ;;
   esac
 done
-export LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
+_ROS_WHEELS_BOOTSTRAP_COMPLETE=1
+export LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 unset _conrft_folder
 """
 
@@ -85,15 +89,16 @@ def has_distribution_ros(environment: Mapping[str, str]) -> bool:
     if not name or not foreign:
         return False
     if name != "jazzy":
-        raise SetupError(f"ROS 2 {name} is sourced in this shell, but the workspace is for Jazzy. Open a shell without it.")
+        raise SetupError(
+            f"ROS 2 {name} is sourced in this shell, but the workspace is for Jazzy: use a shell without it."
+        )
     return True
 
 
 def locked_requirements(lock: str, *, distribution_ros: bool) -> str:
-    """Returns the lock file's text, without the `ros-*` wheels where the distribution's ROS is used."""
-    if not distribution_ros:
-        return lock
-    return "".join(line for line in lock.splitlines(keepends=True) if not line.startswith("ros-"))
+    """Returns the lock file's requirements, without what the distribution brings along where its ROS is used."""
+    lines = [line for line in lock.splitlines(keepends=True) if not line.startswith("#")]
+    return "".join(line for line in lines if not (distribution_ros and FROM_DISTRIBUTION.match(line)))
 
 
 def repair_cmake_paths(share: Path, *, python_include: str, numpy_include: str) -> int:
@@ -114,8 +119,8 @@ def local_setup(venv: Path, *, gl: str, distribution_ros: bool) -> str:
     text = LOCAL_SETUP.format(venv=shlex.quote(str(venv)), gl=gl)
     if not distribution_ros:
         folders = [venv / "lib", *sorted(venv.glob("lib/python3.*/site-packages/ros_*.libs"))]
-        text += LOCAL_SETUP_WHEELS.replace("LIBRARY_FOLDERS", " ".join(shlex.quote(str(f)) for f in folders))
-    return text + "unset _conrft_venv\n"
+        text += LOCAL_SETUP_WHEELS.format(folders=" ".join(shlex.quote(str(folder)) for folder in folders))
+    return text
 
 
 def say(text: str) -> None:
@@ -132,13 +137,27 @@ def make_virtual_environment(venv: Path, *, distribution_ros: bool) -> None:
 
 
 def install(venv: Path, requirements: str) -> None:
-    """Installs the locked packages with pip; pip's configuration of this machine applies."""
+    """Installs the locked packages with pip, whose configuration of this machine applies; names the large downloads.
+
+    Raises:
+        SetupError: pip failed; its last lines have been printed.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write(requirements)
         file.flush()
-        command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        if subprocess.run([*command, "-r", file.name], env=clean_environment()).returncode:
-            raise SetupError("pip could not install requirements/lock.txt; its message stands above.")
+        command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        command += ["--progress-bar", "off", "-r", file.name]
+        output: list[str] = []
+        with subprocess.Popen(
+            command, env=clean_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as pip:
+            for line in pip.stdout or ():
+                output.append(line)
+                if LARGE_DOWNLOAD.search(line):
+                    say(line.strip())
+    if pip.returncode:
+        print("".join(output[-30:]), file=sys.stderr)
+        raise SetupError("pip could not install requirements/lock.txt; its last lines stand above.")
 
 
 def clean_environment() -> dict[str, str]:
@@ -153,11 +172,6 @@ def interpreter_folders(venv: Path) -> tuple[str, str]:
     command = [str(venv / "bin" / "python"), "-c", code]
     output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=clean_environment()).stdout
     python_include, numpy_include = output.splitlines()
-    if not Path(python_include, "Python.h").is_file():
-        raise SetupError(
-            f"Python's C headers are missing ({python_include}/Python.h). Debian, Ubuntu: "
-            "apt-get install python3-dev; elsewhere choose another interpreter: make setup PYTHON=/path/to/python3.11"
-        )
     return python_include, numpy_include
 
 
@@ -194,7 +208,8 @@ def offscreen_gl(venv: Path) -> str:
         if apt is not None:
             say(f"no off-screen OpenGL: installing {' '.join(packages)}")
             subprocess.run([*apt, "update", "-qq"], stdout=subprocess.DEVNULL)
-            subprocess.run([*apt, "install", "-qq", "-y", "--no-install-recommends", *packages], stdout=subprocess.DEVNULL)
+            install = [*apt, "install", "-qq", "-y", "--no-install-recommends", *packages]
+            subprocess.run(install, stdout=subprocess.DEVNULL)
         if apt is not None and renders(venv, gl):
             return gl
     say("MuJoCo cannot render off screen here, so the simulation will not run. Install the libraries and repeat:")
@@ -210,19 +225,36 @@ def exclusively(path: Path) -> Iterator[None]:
         yield
 
 
+def fingerprint(*parts: str) -> str:
+    """Returns a short key of what a step was made from."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
 def make_environment(venv: Path, lock: Path) -> None:
-    """Brings `venv` into the state that `lock` asks for; returns at once if it is."""
+    """Brings `venv` into the state that `lock` asks for, in three steps; a step whose stamp still holds is skipped."""
     distribution_ros = has_distribution_ros(os.environ)
-    kind = f"{sys.version} {sys.base_prefix} distribution_ros={distribution_ros}"
-    recipe = lock.read_bytes() + Path(__file__).read_bytes() + kind.encode()
-    fingerprint = hashlib.sha256(recipe).hexdigest()
+    requirements = locked_requirements(lock.read_text(encoding="utf-8"), distribution_ros=distribution_ros)
+    interpreter = fingerprint(sys.version, sys.base_prefix, str(venv), str(distribution_ros))
+    packages = fingerprint(interpreter, requirements)
+    settings = fingerprint(packages, Path(__file__).read_text(encoding="utf-8"))
     stamp = venv / "conrft_setup.stamp"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == fingerprint:
-        return
-    say(f"virtual environment {venv} from Python {sys.version.split()[0]} ({sys.executable})")
-    make_virtual_environment(venv, distribution_ros=distribution_ros)
-    say("installing the locked packages (a few minutes the first time)")
-    install(venv, locked_requirements(lock.read_text(encoding="utf-8"), distribution_ros=distribution_ros))
+    done = stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
+
+    if interpreter not in done:
+        say(f"virtual environment {venv} from Python {sys.version.split()[0]} ({sys.executable})")
+        make_virtual_environment(venv, distribution_ros=distribution_ros)
+        stamp.write_text(interpreter, encoding="utf-8")
+    if packages not in done:
+        say("installing the locked packages (a few minutes the first time)")
+        install(venv, requirements)
+        stamp.write_text(f"{interpreter} {packages}", encoding="utf-8")
+    if settings not in done:
+        write_settings(venv, distribution_ros=distribution_ros)
+        stamp.write_text(f"{interpreter} {packages} {settings}", encoding="utf-8")
+
+
+def write_settings(venv: Path, *, distribution_ros: bool) -> None:
+    """Repairs the wheels' CMake files, finds off-screen OpenGL and writes `local_setup.*`."""
     if not distribution_ros:
         python_include, numpy_include = interpreter_folders(venv)
         repair_cmake_paths(venv / "share", python_include=python_include, numpy_include=numpy_include)
@@ -230,8 +262,7 @@ def make_environment(venv: Path, lock: Path) -> None:
     text = local_setup(venv, gl=gl, distribution_ros=distribution_ros)
     for shell in ("sh", "bash", "zsh"):
         (venv / f"local_setup.{shell}").write_text(text, encoding="utf-8")
-    stamp.write_text(fingerprint, encoding="utf-8")
-    say(f"done (off-screen rendering: {gl})")
+    say(f"{venv} is ready; cameras render through {gl}")
 
 
 def main() -> int:
