@@ -70,7 +70,7 @@ def scene_xml(task_bodies: str) -> str:
     {_surroundings()}
     {_arm()}
     {task_bodies}
-    <camera name="side" mode="fixed" pos="1.10 -0.42 0.62" xyaxes="{_look_at((1.10, -0.42, 0.62), (0.46, 0.0, 0.10))}" fovy="42"/>
+    <camera name="side" mode="fixed" pos="1.05 -0.40 0.57" xyaxes="{_look_at((1.05, -0.40, 0.57), (0.475, 0.0, 0.115))}" fovy="42"/>
   </worldbody>
   <equality>
     <joint joint1="finger_left" joint2="finger_right" polycoef="0 1 0 0 0" solref="0.005 1"/>

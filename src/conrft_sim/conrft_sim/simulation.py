@@ -22,6 +22,8 @@ Float64 = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 TICK = 0.1  # s
+CONTROL_PERIOD_NS = round(scene.TIMESTEP * scene.CONTROL_SUBSTEPS * 1e9)
+START_NS = 1_000_000_000
 _STEPS_OF_A_TICK = round(TICK / (scene.TIMESTEP * scene.CONTROL_SUBSTEPS))
 _GRIPPER_SPEED = 0.1  # of each finger's set-point, m/s: open to closed in four ticks
 _SQUEEZE = 0.008  # how far a closing finger's set-point goes beyond closed, m
@@ -60,7 +62,8 @@ class RobotState:
 class Simulation:
     """One Franka arm with one task.
 
-    Start states are a function of (seed, episode) alone. Simulated time starts at zero and never jumps back, not even at a reset. ``render`` must always be called
+    Start states are a function of (seed, episode) alone. Simulated time starts at one second (zero means "no time" in ROS) and never jumps back, not even at
+    a reset. ``render`` must always be called
     by the same thread.
     """
 
@@ -73,13 +76,13 @@ class Simulation:
         task_class = _TASKS[task.name]
         self.model = mujoco.MjModel.from_xml_string(scene.scene_xml(task_class.bodies()))
         self.data = mujoco.MjData(self.model)
-        self.task = task_class(self.model)
+        self.task = task_class(self.model, task.reward)
         self._site = self.model.site("tcp").id
         self.reset_pose = np.concatenate([task.reset.position, rotations.from_euler_xyz(task.reset.euler_xyz)])
         self.home = self._inverse_kinematics(self.reset_pose)
         self._controller = CartesianImpedance(self.model, self.home, gains)
         self._renderer = CameraRenderer(self.model, {name: (camera.height, camera.width) for name, camera in task.cameras.items()})
-        self._elapsed_ns = 0
+        self._elapsed_ns = START_NS
         self.reset(seed, 0)
 
     def __enter__(self) -> Simulation:
@@ -141,7 +144,7 @@ class Simulation:
         data.ctrl[7:9] = self._finger_set_point
         mujoco.mj_step(self.model, data, scene.CONTROL_SUBSTEPS)
         self._wrench += _WRENCH_SMOOTHING * (self._controller.external_wrench(data) - self._wrench)
-        self._elapsed_ns += round(scene.TIMESTEP * scene.CONTROL_SUBSTEPS * 1e9)
+        self._elapsed_ns += CONTROL_PERIOD_NS
 
     @property
     def tcp_pose(self) -> Float64:

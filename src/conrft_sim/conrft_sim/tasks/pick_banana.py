@@ -43,13 +43,13 @@ def default_config() -> TaskConfig:
     """The task as it is shipped."""
     return TaskConfig(
         name=NAME,
-        instruction="put the banana on the plate",
+        instruction="Put the yellow banana on the green plate.",
         action_dim=7,
         max_steps=100,
         demonstrations=20,
         cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-        reset=Reset(position=(0.45, 0.0, 0.22), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
-        workspace=Workspace(low=(0.32, -0.32, 0.012), high=(0.66, 0.32, 0.40), max_tilt=0.6),
+        reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
+        workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.5),
         reward=RewardConfig(min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
     )
 
@@ -65,9 +65,10 @@ class PickBanana:
         """MJCF of the banana and the plate."""
         return _banana() + _plate()
 
-    def __init__(self, model: mujoco.MjModel) -> None:
-        """Looks up the task's bodies in the compiled scene."""
+    def __init__(self, model: mujoco.MjModel, gates: RewardConfig) -> None:
+        """Looks up the task's bodies in the compiled scene; ``gates`` are those of the task's reward."""
         self._model = model
+        self._gates = gates
         self._banana = model.body("banana").id
         self._plate = model.body("plate").id
         self._plate_mocap = int(model.body_mocapid[self._plate])
@@ -101,7 +102,8 @@ class PickBanana:
 
     def success(self, data: mujoco.MjData, *, tcp_height: float, gripper_opening: float) -> bool:
         """Ground truth: the banana rests on the plate inside the rim, nothing of the gripper touches it, and the open hand is clear above."""
-        return gripper_opening > OPEN_GRIPPER and tcp_height > CLEAR_HEIGHT and self.banana_rests_on_plate(data)
+        gates_passed = gripper_opening > self._gates.min_gripper_opening and tcp_height > self._gates.min_tcp_height
+        return gates_passed and self.banana_rests_on_plate(data)
 
     def banana_rests_on_plate(self, data: mujoco.MjData) -> bool:
         """Whether the plate alone carries the banana, at rest and with its middle inside the rim."""
