@@ -202,17 +202,16 @@ def test_modules_import_without_a_ros_distribution(folder: Path) -> None:
         assert roots.isdisjoint(ROBOT_ONLY), f"{file} imports {roots & ROBOT_ONLY} at its top"
 
 
-def test_nothing_that_can_run_code_is_loaded(folder: Path) -> None:
+def test_nothing_loaded_can_run_code(folder: Path) -> None:
     for file in python_files(folder / folder.name):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         assert not {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"} & set(imported_modules(tree)), file
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                call = ast.unparse(node.func)
-                assert call not in {"torch.load", "torch.save", "yaml.load", "yaml.unsafe_load", "eval", "exec"}, (
-                    f"{file}: {call}"
-                )
-                assert not any(keyword.arg == "allow_pickle" for keyword in node.keywords), f"{file}: {call}"
+                call, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+                assert call not in {"torch.load", "torch.save", "yaml.unsafe_load", "yaml.full_load", "exec"}, file
+                assert call != "yaml.load" or "Loader" in keywords, file
+                assert "allow_pickle" not in keywords, f"{file}: {call}"
 
 
 def test_every_command_and_node_has_its_function(folder: Path) -> None:

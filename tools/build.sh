@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 fingerprint() {
   { cat .venv/conrft_setup.stamp colcon.meta tools/build.sh
-    find src -type f ! -path '*/test/*' ! -path '*/__pycache__/*' \( ! -name '*.py' -o -name setup.py -o -name '*.launch.py' -o -name __init__.py \) \
+    find src -type f ! -path '*/test/*' ! -path '*/__pycache__/*' \( ! -name '*.py' -o -name setup.py -o -name '*.launch.py' \) \
       -print0 | sort -z | xargs -0 sha256sum
   } | sha256sum
 }
