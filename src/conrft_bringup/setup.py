@@ -36,6 +36,6 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="Launch files, configuration of tasks, robots and presets, the conrft command and the demo.",
     license="Apache-2.0",
-    tests_require=["pytest"],
+    extras_require={"test": ["pytest"]},
     entry_points={"console_scripts": ["conrft = conrft_bringup.command:main"]},
 )
