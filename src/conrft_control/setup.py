@@ -18,6 +18,6 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="The 10 Hz loop around the robot: observer, intervention mux, commander, supervisor, recorder.",
     license="Apache-2.0",
-    tests_require=["pytest", "hypothesis"],
+    extras_require={"test": ["pytest", "hypothesis"]},
     entry_points={"console_scripts": [f"{node} = {PACKAGE}.nodes.{node}_node:main" for node in NODES]},
 )
