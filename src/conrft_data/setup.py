@@ -17,5 +17,5 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="Observations, actions, transitions and episodes; ROS messages to arrays and back; episode bags.",
     license="Apache-2.0",
-    tests_require=["pytest", "hypothesis"],
+    extras_require={"test": ["pytest", "hypothesis"]},
 )
