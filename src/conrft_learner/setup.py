@@ -17,6 +17,6 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="Critics, objectives, replay and trainer of ConRFT, and the learner node.",
     license="Apache-2.0",
-    tests_require=["pytest"],
+    extras_require={"test": ["pytest"]},
     entry_points={"console_scripts": ["learner = conrft_learner.nodes.learner_node:main"]},
 )
