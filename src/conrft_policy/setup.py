@@ -30,6 +30,6 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="Vision-language-action backbones, the consistency head, and the node that acts with them at 10 Hz.",
     license="Apache-2.0",
-    tests_require=["pytest"],
+    extras_require={"test": ["pytest"]},
     entry_points={"console_scripts": ["policy_node = conrft_policy.nodes.policy_node:main"]},
 )
