@@ -17,7 +17,7 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="MuJoCo stand-in for a Franka arm with two cameras, its tasks, and a scripted operator.",
     license="Apache-2.0",
-    tests_require=["pytest"],
+    extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [
             "simulator = conrft_sim.nodes.simulator_node:main",
