@@ -19,7 +19,18 @@ from conrft_data import topics
 from conrft_data.images import ImageError, array_to_image, image_to_rgb
 from conrft_data.rotations import normalized
 from conrft_data.ticks import EpisodeStatus, Proposal, Tick
-from conrft_data.types import ACTION_DIM, ActionSource, Command, Float32, Float64, Mode, Observation, Outcome, Phase, Verdict
+from conrft_data.types import (
+    ACTION_DIM,
+    ActionSource,
+    Command,
+    Float32,
+    Float64,
+    Mode,
+    Observation,
+    Outcome,
+    Phase,
+    Verdict,
+)
 
 # How far a measured quaternion may be from unit length before it is a defect and not rounding.
 _QUATERNION_TOLERANCE = 1e-2
@@ -54,20 +65,22 @@ def tick_of(message: Any) -> Tick:
     return Tick(stamp_to_ns(message.header.stamp), int(message.episode), int(message.step))
 
 
+def stamp_from_cdr(raw: bytes) -> int:
+    """Header stamp, ns, of a serialized message (OMG XCDR1, as ROS 2 sends it) that begins with a header; raises MessageError when ``raw`` is too short."""
+    return _header_from_cdr(raw)[0]
+
+
 def tick_from_cdr(raw: bytes) -> Tick:
-    """Key of a serialized tick message (OMG XCDR1, as ROS 2 sends it), read without unpacking the rest.
+    """Key of a serialized tick message (OMG XCDR1), read without unpacking the rest.
 
     Works for Observation, PolicyOutput, Action and Reward, which all begin with header, episode and step. Raises MessageError when ``raw`` is too short.
     """
-    order = "<" if len(raw) > 1 and raw[1] & 1 else ">"
+    stamp_ns, order, end = _header_from_cdr(raw)
     try:
-        sec, nanosec, length = struct.unpack_from(f"{order}iII", raw, 4)
-        # Alignment counts from the end of the 4 bytes of encapsulation.
-        offset = 4 + (12 + length + 3) // 4 * 4
-        episode, step = struct.unpack_from(f"{order}II", raw, offset)
+        episode, step = struct.unpack_from(f"{order}II", raw, end)
     except struct.error as error:
         raise MessageError(f"tick message: expected header, episode and step, got {len(raw)} bytes") from error
-    return Tick(sec * _NANOSECONDS + nanosec, episode, step)
+    return Tick(stamp_ns, episode, step)
 
 
 def pose_from_msg(pose: Any, source: str = "pose") -> Float64:
@@ -113,7 +126,9 @@ def wrench_to_msg(wrench: ArrayLike) -> Any:
     return Wrench(force=_vector3(np.asarray(wrench)[:3]), torque=_vector3(np.asarray(wrench)[3:]))
 
 
-def observation_from_msg(message: Any, cameras: CameraSizes | None = None, topic: str = topics.OBSERVATION) -> Observation:
+def observation_from_msg(
+    message: Any, cameras: CameraSizes | None = None, topic: str = topics.OBSERVATION
+) -> Observation:
     """An Observation of its message.
 
     Args:
@@ -126,7 +141,9 @@ def observation_from_msg(message: Any, cameras: CameraSizes | None = None, topic
     """
     images = {image.header.frame_id: image for image in message.images}
     if len(images) != len(message.images):
-        raise MessageError(f"{topic}: expected cameras of different names, got {[image.header.frame_id for image in message.images]}")
+        raise MessageError(
+            f"{topic}: expected cameras of different names, got {[image.header.frame_id for image in message.images]}"
+        )
     names = list(images) if cameras is None else list(cameras)
     pixels = {}
     for name in names:
@@ -197,7 +214,9 @@ def proposal_from_msg(message: Any, topic: str = topics.POLICY_OUTPUT) -> Propos
     """A Proposal of a ``conrft_msgs/PolicyOutput``; raises MessageError when a number is not finite or an action beyond [-1, 1]."""
     embedding = np.asarray(message.embedding, dtype=np.float32)
     if not np.isfinite(embedding).all():
-        raise MessageError(f"{topic}: embedding: expected finite numbers, got {np.count_nonzero(~np.isfinite(embedding))} of {embedding.size} that are not")
+        raise MessageError(
+            f"{topic}: embedding: expected finite numbers, got {np.count_nonzero(~np.isfinite(embedding))} of {embedding.size} that are not"
+        )
     return Proposal(
         action=_action(message.action, f"{topic}: action"),
         embedding=embedding,
@@ -275,6 +294,17 @@ def episode_status_to_msg(status: EpisodeStatus, frame_id: str = "base") -> Any:
     message.header.stamp = ns_to_stamp(status.stamp_ns)
     message.header.frame_id = frame_id
     return message
+
+
+def _header_from_cdr(raw: bytes) -> tuple[int, str, int]:
+    """Stamp in ns, byte order for struct, and the offset of the first 4-byte field behind the header."""
+    order = "<" if len(raw) > 1 and raw[1] & 1 else ">"
+    try:
+        sec, nanosec, length = struct.unpack_from(f"{order}iII", raw, 4)
+    except struct.error as error:
+        raise MessageError(f"message: expected a header, got {len(raw)} bytes") from error
+    # Alignment counts from the end of the 4 bytes of encapsulation.
+    return sec * _NANOSECONDS + nanosec, order, 4 + (12 + length + 3) // 4 * 4
 
 
 def _with_tick(message: Any, tick: Tick, frame_id: str) -> Any:

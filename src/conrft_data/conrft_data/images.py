@@ -83,7 +83,9 @@ def array_to_image(pixels: Pixels, encoding: str, frame_id: str = "") -> Any:
     expected = (3, known.dtype) if known.channels == 3 else (2, known.dtype)
     if (pixels.ndim, pixels.dtype.type) != expected or (known.channels == 3 and pixels.shape[2] != 3):
         shape = "(H, W, 3)" if known.channels == 3 else "(H, W)"
-        raise ImageError(f"{frame_id or 'image'}: {encoding} expects {known.dtype.__name__} {shape}, got {pixels.dtype} {pixels.shape}")
+        raise ImageError(
+            f"{frame_id or 'image'}: {encoding} expects {known.dtype.__name__} {shape}, got {pixels.dtype} {pixels.shape}"
+        )
     message = Image()
     message.header.frame_id = frame_id
     message.height, message.width = pixels.shape[:2]
@@ -95,7 +97,9 @@ def array_to_image(pixels: Pixels, encoding: str, frame_id: str = "") -> Any:
     return message
 
 
-def crop_and_resize(pixels: Rgb, width: int, height: int, crop: tuple[int, int, int, int] | None = None, source: str = "image") -> Rgb:
+def crop_and_resize(
+    pixels: Rgb, width: int, height: int, crop: tuple[int, int, int, int] | None = None, source: str = "image"
+) -> Rgb:
     """Cuts ``crop`` (left, top, right, bottom in pixels) out of ``(H, W, 3)`` and scales it to ``(height, width, 3)``.
 
     Every source pixel counts by the area it covers (box filter), so that small things do not flicker when they shrink. The input itself is returned when there
@@ -104,7 +108,9 @@ def crop_and_resize(pixels: Rgb, width: int, height: int, crop: tuple[int, int, 
     rows, columns = pixels.shape[:2]
     left, top, right, bottom = crop if crop is not None else (0, 0, columns, rows)
     if right > columns or bottom > rows:
-        raise ImageError(f"{source}: crop {[left, top, right, bottom]} needs an image of at least {right}x{bottom}, got {columns}x{rows}")
+        raise ImageError(
+            f"{source}: crop {[left, top, right, bottom]} needs an image of at least {right}x{bottom}, got {columns}x{rows}"
+        )
     if (right - left, bottom - top) == (width, height):
         return pixels if (rows, columns) == (height, width) else np.ascontiguousarray(pixels[top:bottom, left:right])
     enlarges = width > right - left or height > bottom - top
@@ -122,9 +128,13 @@ def _checked_encoding(message: Any, source: str) -> _Encoding:
         raise ImageError(f"{source}: expected an image with pixels, got {message.width}x{message.height}")
     row = message.width * encoding.channels * np.dtype(encoding.dtype).itemsize
     if message.step < row:
-        raise ImageError(f"{source}: expected a step of at least {row} bytes for {message.width} pixels of {message.encoding}, got {message.step}")
+        raise ImageError(
+            f"{source}: expected a step of at least {row} bytes for {message.width} pixels of {message.encoding}, got {message.step}"
+        )
     if len(message.data) != message.step * message.height:
-        raise ImageError(f"{source}: expected {message.step * message.height} bytes ({message.height} rows of {message.step}), got {len(message.data)}")
+        raise ImageError(
+            f"{source}: expected {message.step * message.height} bytes ({message.height} rows of {message.step}), got {len(message.data)}"
+        )
     return encoding
 
 

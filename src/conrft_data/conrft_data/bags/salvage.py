@@ -1,0 +1,118 @@
+"""Recovers the episode from a recording that was cut off: the recorder was killed, the power failed, the disk was full."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from conrft_data import durable_files
+from conrft_data.bags.assembly import Assembled, RawMessage, assemble
+from conrft_data.bags.broken_mcap import complete_messages
+from conrft_data.bags.definitions import EPISODE_TOPICS, check_definition
+from conrft_data.bags.errors import BagError
+from conrft_data.bags.label import LABEL_FILE
+from conrft_data.bags.listing import read_info
+from conrft_data.bags.writer import TEMPORARY_PREFIX, lock_folder
+
+DAMAGED_PREFIX = ".damaged-"
+_SALVAGE_PREFIX = ".salvage-"
+
+
+def salvage(leftover: Path | str) -> Assembled:
+    """Makes an episode bag of a recording that was cut off.
+
+    The hidden folder of an interrupted recording is removed once the new bag is complete. A damaged bag under its final name is moved aside and kept, hidden, as
+    ``.damaged-<episode_id>``.
+
+    Args:
+        leftover: the hidden folder, or the damaged bag.
+
+    Raises:
+        BagError: it is still being written, or nothing in it is usable; then it stays as it is.
+    """
+    source = Path(leftover)
+    if not source.is_dir():
+        raise BagError(f"{source}: is not a folder")
+    lock = lock_folder(source)
+    if lock is None:
+        raise BagError(f"{source}: is still being recorded")
+    try:
+        if source.name.startswith(TEMPORARY_PREFIX):
+            return _salvage_interrupted(source)
+        return _salvage_damaged(source)
+    except OSError as error:
+        raise BagError(f"{source}: cannot be salvaged: {error.strerror or error}") from error
+    finally:
+        os.close(lock)
+
+
+def salvage_all(folder: Path | str) -> tuple[list[Assembled], list[BagError]]:
+    """Salvages every interrupted recording in the folder of all episodes; returns what was recovered, and what could not be and stays as it is."""
+    recovered, problems = [], []
+    for leftover in sorted(Path(folder).glob(f"{TEMPORARY_PREFIX}*/")):
+        try:
+            recovered.append(salvage(leftover))
+        except BagError as error:
+            problems.append(error)
+    return recovered, problems
+
+
+def _salvage_interrupted(source: Path) -> Assembled:
+    episode_id = source.name.removeprefix(TEMPORARY_PREFIX)
+    target = source.parent / episode_id
+    if target.is_dir() and not any(source.iterdir()):
+        # The crash came between giving the bag its name and removing the empty hidden folder.
+        source.rmdir()
+        info = read_info(target)
+        return Assembled(path=target, outcome=info.outcome, final_step=info.final_step)
+    result = _assembled(source, episode_id)
+    shutil.rmtree(source)
+    return result
+
+
+def _salvage_damaged(source: Path) -> Assembled:
+    episode_id = source.name.removeprefix(DAMAGED_PREFIX)
+    aside = source.with_name(f"{DAMAGED_PREFIX}{episode_id}")
+    if aside != source:
+        durable_files.publish(source, aside)
+    try:
+        result = _assembled(aside, episode_id)
+    except BagError:
+        if aside != source:
+            durable_files.publish(aside, source)
+        raise
+    if (aside / LABEL_FILE).is_file():
+        durable_files.write_text(result.path / LABEL_FILE, (aside / LABEL_FILE).read_text(encoding="utf-8"))
+    return result
+
+
+def _assembled(source: Path, episode_id: str) -> Assembled:
+    files = sorted(source.rglob("*.mcap"))
+    if not files:
+        raise BagError(f"{source}: holds no recording")
+    # What an interrupted salvage left; its source is still here.
+    shutil.rmtree(source.with_name(f"{_SALVAGE_PREFIX}{episode_id}"), ignore_errors=True)
+    return assemble(_Recording(files[0]), source.parent, episode_id, temporary_prefix=_SALVAGE_PREFIX)
+
+
+class _Recording:
+    """Messages of an episode's topics in a file that may be cut off; can be gone through again."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[RawMessage]:
+        wanted = {topic.name: topic for topic in EPISODE_TOPICS}
+        checked: set[str] = set()
+        for message in complete_messages(self._file):
+            topic = wanted.get(message.topic)
+            if topic is None:
+                continue
+            if topic.name not in checked:
+                check_definition(
+                    topic.type_name, f"{self._file}: {topic.name}", text=message.definition, idl=message.idl
+                )
+                checked.add(topic.name)
+            yield RawMessage(topic, message.stamp_ns, message.raw)
