@@ -82,7 +82,7 @@ class Expansion:
         """The requests of a launch file; raises LaunchFileError."""
         launch_file = read_launch_file(path)
         self.declared.update((argument.name, argument) for argument in declared_arguments(launch_file.actions))
-        outside, scope.directory = scope.directory, path.resolve().parent
+        outside, scope.directory = scope.directory, path.absolute().parent
         yield from self.actions(launch_file.actions, scope, depth)
         scope.directory = outside
 
@@ -126,8 +126,16 @@ class Expansion:
             raise LaunchFileError(action.location, "file", f"launch file {path} does not exist")
         if path.suffix not in (".yaml", ".yml"):
             raise LaunchFileError(action.location, "file", f"{path.name} is no YAML launch file; only 'ros2 launch' runs it")
-        for name, value in action.arguments:
-            scope.variables[_text(name, scope, action, "name")] = _text(value, scope, action, "value")
+        given = {
+            _text(name, scope, action, "name"): _text(value, scope, action, "value") for name, value in action.arguments
+        }
+        # ros2 launch insists that they are passed on, even where a variable of that name is set.
+        for argument in read_launch_file(path).actions:
+            if isinstance(argument, act.DeclareArgument) and argument.default is None and argument.condition is None:
+                if argument.name not in given:
+                    problem = f"argument '{argument.name}' of {path.name} has no default and is not given here"
+                    raise LaunchFileError(action.location, "include", problem)
+        scope.variables.update(given)
         yield from self.file(path, scope, depth + 1)
 
     def _node(self, node: act.Node, scope: Scope) -> StartProcess:
