@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from conrft_policy.noise_schedule import denoising_weight
 from torch import Tensor, nn
 
 from conrft_learner import objectives
@@ -18,6 +17,7 @@ from conrft_learner.networks import Networks
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Batch
+from conrft_policy.noise_schedule import denoising_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +77,21 @@ class ConRFT:
         frozen = [name for name in tensors if name not in known and not name.startswith("next_")]
         scale = self.networks.scaling
         return Transitions(
-            states=scale(States(embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen})),
+            states=scale(
+                States(
+                    embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen}
+                )
+            ),
             actions=tensors["action"],
             rewards=tensors["reward"],
             masks=tensors["mask"],
             bounds=tensors["bound"],
             next_states=scale(
-                States(embedding=tensors["next_embedding"], proprio=tensors["next_proprio"], frozen={n: tensors[f"next_{n}"] for n in frozen})
+                States(
+                    embedding=tensors["next_embedding"],
+                    proprio=tensors["next_proprio"],
+                    frozen={n: tensors[f"next_{n}"] for n in frozen},
+                )
             ),
         )
 
@@ -115,7 +123,9 @@ class ConRFT:
             )
         return objectives.td_loss(values, target)
 
-    def calibrated_conservative_loss(self, features: Tensor, values: Tensor, batch: Transitions) -> tuple[Tensor, Figures]:
+    def calibrated_conservative_loss(
+        self, features: Tensor, values: Tensor, batch: Transitions
+    ) -> tuple[Tensor, Figures]:
         """Cal-QL's term (eq. 2) for features ``(B, F)`` and values ``(E, B)`` of the data: random, policy's and next policy's actions, all at s."""
         count = self.preset.cql_actions
         rows = torch.arange(0, len(values[0]), 1.0 / self.preset.cql_states, device=values.device).long()
@@ -125,29 +135,41 @@ class ConRFT:
             random_actions = torch.rand(shape, generator=self.generator, device=values.device) * 2 - 1
             if self.networks.head.config.fix_gripper:
                 random_actions[..., -1] = 0.0
-            sampled = torch.cat([random_actions, self.policy_actions(states, count), self.policy_actions(next_states, count)], dim=1)
+            sampled = torch.cat(
+                [random_actions, self.policy_actions(states, count), self.policy_actions(next_states, count)], dim=1
+            )
         bounds = batch.bounds[rows]
         sampled_values = self.networks.critic.ensemble.values_above(features[rows], sampled, bounds)
-        return objectives.calibrated_conservative_loss(values[:, rows], sampled_values, bounds, self.preset.cql_temperature)
+        return objectives.calibrated_conservative_loss(
+            values[:, rows], sampled_values, bounds, self.preset.cql_temperature
+        )
 
     def actor_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:
         """``beta * BC - eta * Q(s, a~)`` (eq. 4 and 6), the critic's parameters frozen."""
         head, critic = self.networks.head, self.networks.critic
         encoding = head.encode(batch.states.embedding, batch.states.proprio)
         actions = head.trained_part(batch.actions)
-        sigmas = head.levels[torch.randint(len(head.levels) - 1, (len(actions),), generator=self.generator, device=actions.device)]
+        sigmas = head.levels[
+            torch.randint(len(head.levels) - 1, (len(actions),), generator=self.generator, device=actions.device)
+        ]
         noised = actions + sigmas[:, None] * self._noise(actions.shape)
         denoised = head.denoise(encoding, noised, sigmas)
         weights = denoising_weight(sigmas, sigma_data=head.config.sigma_data, scheme=self.preset.bc_weighting)
         cloning, figures = objectives.behaviour_cloning_loss(
-            denoised, actions, weights, dimension_weights=self._dimension_weights, euclidean=self.preset.bc_distance == "euclidean"
+            denoised,
+            actions,
+            weights,
+            dimension_weights=self._dimension_weights,
+            euclidean=self.preset.bc_distance == "euclidean",
         )
         loss = objective.bc_weight * cloning
         if objective.q_weight:
             policy_actions = head.sample(encoding, self._noise(actions.shape))
             with torch.no_grad():
                 features = critic.encode(batch.states)
-            q_term, q_figures = objectives.q_objective(critic.ensemble(features, policy_actions), normalise=self.preset.normalise_q)
+            q_term, q_figures = objectives.q_objective(
+                critic.ensemble(features, policy_actions), normalise=self.preset.normalise_q
+            )
             loss = loss + objective.q_weight * q_term
             figures |= q_figures
         return loss, figures | {"actor_loss": loss.item()}
@@ -176,7 +198,11 @@ class ConRFT:
         """One-step samples of the newest policy: ``(B, A)``, or ``(B, count, A)``."""
         head = self.networks.head
         encoding = head.encode(states.embedding, states.proprio)
-        shape = (len(encoding), head.config.denoised_dim) if count is None else (len(encoding), count, head.config.denoised_dim)
+        shape = (
+            (len(encoding), head.config.denoised_dim)
+            if count is None
+            else (len(encoding), count, head.config.denoised_dim)
+        )
         return head.sample(encoding, self._noise(shape))
 
     def _noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
@@ -232,7 +258,11 @@ class HilConRFT(ConRFT):
 
 def select(states: States, rows: Tensor) -> States:
     """Some rows of the states."""
-    return States(embedding=states.embedding[rows], proprio=states.proprio[rows], frozen={name: value[rows] for name, value in states.frozen.items()})
+    return States(
+        embedding=states.embedding[rows],
+        proprio=states.proprio[rows],
+        frozen={name: value[rows] for name, value in states.frozen.items()},
+    )
 
 
 def _set_gradients(parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:

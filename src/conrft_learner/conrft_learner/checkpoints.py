@@ -38,7 +38,11 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
     temporary.mkdir()
     data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     text = json.dumps(state, sort_keys=True)
-    envelope = {"tensors_sha256": hashlib.sha256(data).hexdigest(), "state_sha256": hashlib.sha256(text.encode()).hexdigest(), "state": text}
+    envelope = {
+        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+        "state_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "state": text,
+    }
     _write(temporary / TENSORS, data)
     _write(temporary / STATE, json.dumps(envelope).encode())
     _sync_folder(temporary)

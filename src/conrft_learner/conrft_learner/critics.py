@@ -77,7 +77,14 @@ class Ensemble(nn.Module):
     """
 
     def __init__(
-        self, feature_dim: int, action_dim: int, *, size: int = 2, hidden: int = 256, activation: Activation = "tanh", shared_output: bool = False
+        self,
+        feature_dim: int,
+        action_dim: int,
+        *,
+        size: int = 2,
+        hidden: int = 256,
+        activation: Activation = "tanh",
+        shared_output: bool = False,
     ) -> None:
         """``shared_output``: one last layer for all members, as in the official code."""
         super().__init__()
@@ -115,7 +122,9 @@ class Ensemble(nn.Module):
                 every = output(member.rest(state[:, None] + member.action_part(actions))).squeeze(-1)
             above = every > lower_bound[:, None]
             rows = above.flatten().nonzero().squeeze(-1)
-            first = state.index_select(0, rows.div(count, rounding_mode="floor")) + member.action_part(flat.index_select(0, rows))
+            first = state.index_select(0, rows.div(count, rounding_mode="floor")) + member.action_part(
+                flat.index_select(0, rows)
+            )
             selected = output(member.rest(first)).squeeze(-1)
             values.append(every.flatten().index_copy(0, rows, selected).view_as(every))
         return torch.stack(values)
@@ -142,7 +151,14 @@ class LightCritic(nn.Module):
         self.proprio_norm = nn.LayerNorm(latent, eps=LAYER_NORM_EPS)
         nn.init.xavier_uniform_(self.proprio.weight)
         nn.init.zeros_(self.proprio.bias)
-        self.ensemble = Ensemble(embedding_dim + latent, action_dim, size=size, hidden=hidden, activation=activation, shared_output=shared_output)
+        self.ensemble = Ensemble(
+            embedding_dim + latent,
+            action_dim,
+            size=size,
+            hidden=hidden,
+            activation=activation,
+            shared_output=shared_output,
+        )
 
     def encode(self, states: States) -> Tensor:
         """Features ``(B, D + latent)``."""

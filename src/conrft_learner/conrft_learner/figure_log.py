@@ -56,7 +56,11 @@ class FigureLog:
         if self._path.exists() and self._path.stat().st_size > position["bytes"]:
             with self._path.open("r+b") as file:
                 file.truncate(position["bytes"])
-        self._sums, self._counts, self._updates = dict(position["sums"]), dict(position["counts"]), int(position["updates"])
+        self._sums, self._counts, self._updates = (
+            dict(position["sums"]),
+            dict(position["counts"]),
+            int(position["updates"]),
+        )
 
     def close(self) -> None:
         """Closes TensorBoard's file."""

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 from torch import Tensor, nn
 
 from conrft_learner.critics import LightCritic, States
 from conrft_learner.presets import Preset
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 
 # Spread below which a proprioception signal counts as constant: half of what the sensors resolve or a tick moves. Order as in `proprioception`.
 PROPRIO_SPREAD = (0.05, *(0.5,) * 3, *(0.01,) * 3, *(0.05,) * 3, *(0.05,) * 3, *(0.02,) * 3, *(0.05,) * 3)
@@ -36,7 +36,11 @@ class InputScaling(nn.Module):
         spread = embeddings.std(dim=0)
         self.embedding_mean.copy_(embeddings.mean(dim=0))
         self.embedding_spread.copy_(spread.clamp_min(0.1 * float(spread.square().mean().sqrt()) + 1e-6))
-        floor = torch.tensor(PROPRIO_SPREAD) if proprio.shape[1] == len(PROPRIO_SPREAD) else torch.full((proprio.shape[1],), 1e-3)
+        floor = (
+            torch.tensor(PROPRIO_SPREAD)
+            if proprio.shape[1] == len(PROPRIO_SPREAD)
+            else torch.full((proprio.shape[1],), 1e-3)
+        )
         self.proprio_mean.copy_(proprio.mean(dim=0).repeat(2))
         self.proprio_spread.copy_(torch.maximum(proprio.std(dim=0), floor).repeat(2))
 
@@ -53,7 +57,9 @@ class InputScaling(nn.Module):
         """Changes the head's first layers so that it gives on raw inputs what it gave on scaled ones."""
         config = head.config
         first = head.denoiser.input
-        columns = slice(config.denoised_dim + config.time_dim, config.denoised_dim + config.time_dim + config.embedding_dim)
+        columns = slice(
+            config.denoised_dim + config.time_dim, config.denoised_dim + config.time_dim + config.embedding_dim
+        )
         _fold(first, columns, self.embedding_mean, self.embedding_spread)
         proprio = head.proprio_encoder[0]
         assert isinstance(proprio, nn.Linear)
@@ -127,7 +133,11 @@ class Networks:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor by name, optimisers included."""
-        tensors = {f"{name}.{key}": value.detach() for name, module in self._modules().items() for key, value in module.state_dict().items()}
+        tensors = {
+            f"{name}.{key}": value.detach()
+            for name, module in self._modules().items()
+            for key, value in module.state_dict().items()
+        }
         for name, optimiser, parameters in self._optimisers():
             for i, parameter in enumerate(parameters):
                 tensors |= {f"{name}.{i}.{key}": value for key, value in optimiser.state.get(parameter, {}).items()}
@@ -141,11 +151,21 @@ class Networks:
             optimiser.state.clear()
             for i, parameter in enumerate(parameters):
                 if f"{name}.{i}.step" in tensors:
-                    optimiser.state[parameter] = {key: tensors[f"{name}.{i}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+                    optimiser.state[parameter] = {
+                        key: tensors[f"{name}.{i}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"head": self.head, "critic": self.critic, "target": self.target, "scaling": self.scaling}
+        modules: dict[str, nn.Module] = {
+            "head": self.head,
+            "critic": self.critic,
+            "target": self.target,
+            "scaling": self.scaling,
+        }
         return modules if self.acting is self.head else modules | {"acting": self.acting}
 
     def _optimisers(self) -> Sequence[tuple[str, torch.optim.Optimizer, list[nn.Parameter]]]:
-        return (("actor_optimiser", self.actor_optimiser, self.actor_parameters), ("critic_optimiser", self.critic_optimiser, self.critic_parameters))
+        return (
+            ("actor_optimiser", self.actor_optimiser, self.actor_parameters),
+            ("critic_optimiser", self.critic_optimiser, self.critic_parameters),
+        )

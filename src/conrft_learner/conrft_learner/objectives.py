@@ -7,6 +7,7 @@ Every loss returns its value, a scalar to differentiate, and a dict of named fig
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +15,13 @@ Figures = dict[str, float]
 
 
 def td_target(
-    rewards: Tensor, masks: Tensor, next_values: Tensor, discount: float, *, minimum: bool = True, lower_bound: Tensor | None = None
+    rewards: Tensor,
+    masks: Tensor,
+    next_values: Tensor,
+    discount: float,
+    *,
+    minimum: bool = True,
+    lower_bound: Tensor | None = None,
 ) -> Tensor:
     """Bellman target ``y = r + discount * mask * min_k Q_target_k(s', a')`` (paper eq. 3, with one sample of ``a'``).
 
@@ -40,7 +47,9 @@ def td_loss(values: Tensor, target: Tensor) -> tuple[Tensor, Figures]:
     return loss, {"td_loss": loss.item(), "q_data": values.mean().item(), "td_target": target.mean().item()}
 
 
-def calibrated_conservative_loss(values: Tensor, sampled_values: Tensor, lower_bound: Tensor, temperature: float = 1.0) -> tuple[Tensor, Figures]:
+def calibrated_conservative_loss(
+    values: Tensor, sampled_values: Tensor, lower_bound: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Figures]:
     """Conservatism of Cal-QL (arXiv 2303.05479), which the critic's loss takes times alpha (paper eq. 2).
 
     Sampled actions are pushed down to the data's value, but not below the return that the data achieved:
@@ -66,7 +75,12 @@ def calibrated_conservative_loss(values: Tensor, sampled_values: Tensor, lower_b
 
 
 def behaviour_cloning_loss(
-    denoised: Tensor, actions: Tensor, weights: Tensor, *, dimension_weights: Tensor | None = None, euclidean: bool = False
+    denoised: Tensor,
+    actions: Tensor,
+    weights: Tensor,
+    *,
+    dimension_weights: Tensor | None = None,
+    euclidean: bool = False,
 ) -> tuple[Tensor, Figures]:
     """Denoising to the data's action (paper eq. 4): ``mean_b[w_b mean_dim (D - a)^2]`` as in the official code.
 

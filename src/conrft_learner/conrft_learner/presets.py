@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, model_validator
+
 from conrft_data.config import Config, TaskConfig
 from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM
 from conrft_policy.consistency_head import Activation, HeadConfig
-from pydantic import Field, model_validator
 
 
 class Preset(Config):
@@ -17,68 +18,119 @@ class Preset(Config):
     description: str = Field(default="", max_length=500, description="what it is for, one or two sentences")
 
     # The policy: consistency head
-    head_hidden: tuple[int, ...] = Field(default=(256, 256), min_length=1, max_length=4, description="widths of the head's hidden layers")
+    head_hidden: tuple[int, ...] = Field(
+        default=(256, 256), min_length=1, max_length=4, description="widths of the head's hidden layers"
+    )
     head_activation: Activation = Field(default="tanh", description="of the head, after each LayerNorm")
     num_scales: int = Field(default=40, ge=2, le=1000, description="noise levels of the schedule")
-    sigma_max: float = Field(default=80.0, gt=0.1, le=1000, description="largest noise level, where one-step sampling starts")
-    bc_weighting: Literal["karras", "snr", "snr+1", "uniform"] = Field(default="karras", description="weight of the denoising error by noise level")
-    bc_distance: Literal["squared", "euclidean"] = Field(default="squared", description="of the denoised from the true action: squared (official code) or not (paper)")
-    bc_gripper_weight: float = Field(default=1.0, ge=0, le=100, description="weight of the gripper's error beside the other dimensions' 1")
-    scale_inputs: bool = Field(default=False, description="standardise embedding and proprioception by the demonstrations' mean and spread")
+    sigma_max: float = Field(
+        default=80.0, gt=0.1, le=1000, description="largest noise level, where one-step sampling starts"
+    )
+    bc_weighting: Literal["karras", "snr", "snr+1", "uniform"] = Field(
+        default="karras", description="weight of the denoising error by noise level"
+    )
+    bc_distance: Literal["squared", "euclidean"] = Field(
+        default="squared", description="of the denoised from the true action: squared (official code) or not (paper)"
+    )
+    bc_gripper_weight: float = Field(
+        default=1.0, ge=0, le=100, description="weight of the gripper's error beside the other dimensions' 1"
+    )
+    scale_inputs: bool = Field(
+        default=False, description="standardise embedding and proprioception by the demonstrations' mean and spread"
+    )
 
     # The critic
-    critic: Literal["light"] = Field(default="light", description="light: on the frozen embedding and the proprioception")
+    critic: Literal["light"] = Field(
+        default="light", description="light: on the frozen embedding and the proprioception"
+    )
     critic_hidden: int = Field(default=256, ge=8, le=4096, description="width of both hidden layers")
     critic_activation: Activation = Field(default="tanh", description="of the critic, after each LayerNorm")
     critic_members: int = Field(default=2, ge=1, le=20, description="size of the ensemble")
     critic_shared_output: bool = Field(default=False, description="one last layer for all members (official code)")
-    proprio_latent: int = Field(default=64, ge=1, le=1024, description="width of the proprioception's latent, head and critic")
+    proprio_latent: int = Field(
+        default=64, ge=1, le=1024, description="width of the proprioception's latent, head and critic"
+    )
 
     # Optimisation
     batch_size: int = Field(default=256, ge=2, le=65536, description="transitions in an offline batch")
     online_batch_size: int = Field(default=256, ge=2, le=65536, description="transitions in an online batch")
-    demonstration_fraction: float = Field(default=0.5, ge=0, le=1, description="of an online batch, from demonstrations and interventions")
+    demonstration_fraction: float = Field(
+        default=0.5, ge=0, le=1, description="of an online batch, from demonstrations and interventions"
+    )
     actor_lr: float = Field(default=3e-4, gt=0, le=0.1, description="Adam's rate for the head")
     online_actor_lr: float | None = Field(default=None, gt=0, le=0.1, description="the same online; none: unchanged")
     critic_lr: float = Field(default=3e-4, gt=0, le=0.1, description="Adam's rate for the critic")
     discount: float | None = Field(default=None, gt=0, lt=1, description="gamma; none: the task's")
     tau: float = Field(default=0.005, gt=0, le=1, description="rate of the target critic")
-    critic_steps_per_actor_step: int = Field(default=2, ge=1, le=100, description="critic updates in an update, the last of them with the actor")
-    acting_ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the moving average of the head's weights that acts; 0: the newest weights act")
-    max_grad_norm: float | None = Field(default=None, gt=0, le=1e6, description="clip gradients to this norm; none: no clipping")
+    critic_steps_per_actor_step: int = Field(
+        default=2, ge=1, le=100, description="critic updates in an update, the last of them with the actor"
+    )
+    acting_ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the head's weights that acts; 0: the newest weights act",
+    )
+    max_grad_norm: float | None = Field(
+        default=None, gt=0, le=1e6, description="clip gradients to this norm; none: no clipping"
+    )
 
     # What the critic learns
-    target_minimum: bool = Field(default=True, description="TD target from the least optimistic member; else from their mean")
-    target_return_bound: bool = Field(default=False, description="the TD target may not fall below the Monte-Carlo return")
+    target_minimum: bool = Field(
+        default=True, description="TD target from the least optimistic member; else from their mean"
+    )
+    target_return_bound: bool = Field(
+        default=False, description="the TD target may not fall below the Monte-Carlo return"
+    )
     drop_rescued_returns: bool = Field(default=True, description="a return earned by a later take-over bounds nothing")
-    cql_actions: int = Field(default=10, ge=1, le=100, description="random, policy's and next policy's actions for each state, each so many")
-    cql_states: float = Field(default=1.0, gt=0, le=1, description="share of the batch on which the conservative loss is computed")
+    cql_actions: int = Field(
+        default=10, ge=1, le=100, description="random, policy's and next policy's actions for each state, each so many"
+    )
+    cql_states: float = Field(
+        default=1.0, gt=0, le=1, description="share of the batch on which the conservative loss is computed"
+    )
     cql_temperature: float = Field(default=1.0, gt=0, le=100, description="of its log-sum-exp")
 
     # Stage I, offline: Cal-ConRFT
     offline_steps: int = Field(default=20_000, ge=0, le=10_000_000, description="joint updates")
-    offline_bc_steps: int = Field(default=0, ge=0, le=10_000_000, description="before them: actor alone, behaviour cloning only")
-    offline_critic_steps: int = Field(default=0, ge=0, le=10_000_000, description="after those: critic alone, actor frozen")
+    offline_bc_steps: int = Field(
+        default=0, ge=0, le=10_000_000, description="before them: actor alone, behaviour cloning only"
+    )
+    offline_critic_steps: int = Field(
+        default=0, ge=0, le=10_000_000, description="after those: critic alone, actor frozen"
+    )
     offline_bc_weight: float = Field(default=1.0, ge=0, le=1000, description="beta")
     offline_q_weight: float = Field(default=0.1, ge=0, le=1000, description="eta")
     offline_cql_alpha: float = Field(default=0.1, ge=0, le=1000, description="alpha of the conservative loss")
 
     # Stage II, online: HIL-ConRFT
-    training_starts: int = Field(default=100, ge=0, le=1_000_000, description="online transitions in the replay before the first update")
+    training_starts: int = Field(
+        default=100, ge=0, le=1_000_000, description="online transitions in the replay before the first update"
+    )
     updates_per_tick: float = Field(default=1.0, gt=0, le=100, description="updates for each transition ingested")
     online_critic_warmup: int = Field(default=0, ge=0, le=1_000_000, description="first online updates, critic alone")
     online_bc_weight: float = Field(default=0.5, ge=0, le=1000, description="beta")
     online_q_weight: float = Field(default=1.0, ge=0, le=1000, description="eta, before the schedule")
-    online_q_weight_final: float | None = Field(default=None, ge=0, le=1000, description="eta after the schedule; none: unchanged")
-    online_cql_alpha: float = Field(default=0.0, ge=0, le=1000, description="alpha before the schedule; 0: plain TD, as in the paper")
-    online_cql_alpha_final: float | None = Field(default=None, ge=0, le=1000, description="alpha after the schedule; none: unchanged")
-    schedule_start: int = Field(default=20, ge=0, le=1_000_000, description="online episode at which the linear schedules begin")
+    online_q_weight_final: float | None = Field(
+        default=None, ge=0, le=1000, description="eta after the schedule; none: unchanged"
+    )
+    online_cql_alpha: float = Field(
+        default=0.0, ge=0, le=1000, description="alpha before the schedule; 0: plain TD, as in the paper"
+    )
+    online_cql_alpha_final: float | None = Field(
+        default=None, ge=0, le=1000, description="alpha after the schedule; none: unchanged"
+    )
+    schedule_start: int = Field(
+        default=20, ge=0, le=1_000_000, description="online episode at which the linear schedules begin"
+    )
     schedule_end: int = Field(default=50, ge=0, le=1_000_000, description="online episode at which they end")
     normalise_q: bool = Field(default=False, description="divide eta by the mean absolute Q of the batch")
 
     # Housekeeping
     replay_capacity: int = Field(default=200_000, ge=100, le=100_000_000, description="frames that the replay holds")
-    publish_every: int = Field(default=50, ge=1, le=1_000_000, description="updates between publications of weights, unless in lockstep")
+    publish_every: int = Field(
+        default=50, ge=1, le=1_000_000, description="updates between publications of weights, unless in lockstep"
+    )
     checkpoint_every: int = Field(default=500, ge=1, le=10_000_000, description="updates between checkpoints")
     keep_checkpoints: int = Field(default=3, ge=1, le=10_000, description="newest checkpoints that are kept")
     log_every: int = Field(default=50, ge=1, le=1_000_000, description="updates between lines of figures")
@@ -86,7 +138,9 @@ class Preset(Config):
     @model_validator(mode="after")
     def _schedule_runs_forward(self) -> Preset:
         if self.schedule_end < self.schedule_start:
-            raise ValueError(f"schedule_end {self.schedule_end} must not lie before schedule_start {self.schedule_start}")
+            raise ValueError(
+                f"schedule_end {self.schedule_end} must not lie before schedule_start {self.schedule_start}"
+            )
         return self
 
     def head_config(self, task: TaskConfig, embedding_dim: int) -> HeadConfig:

@@ -58,7 +58,9 @@ class Batch:
     def __init__(self, size: int, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
         """``fields``: shape and type of one row by name."""
         self.size = size
-        self.arrays: dict[str, Array] = {name: np.zeros((size, *shape), dtype) for name, (shape, dtype) in fields.items()}
+        self.arrays: dict[str, Array] = {
+            name: np.zeros((size, *shape), dtype) for name, (shape, dtype) in fields.items()
+        }
 
     def __getitem__(self, name: str) -> Array:
         """The array of one field."""
@@ -180,8 +182,13 @@ class Replay:
         """An empty batch of ``size`` rows for :meth:`gather`."""
         (embedding, f32), (proprio, _) = self._fields["embedding"], self._fields["proprio"]
         stacked = (2 * proprio[0],)
-        fields = {"embedding": (embedding, f32), "next_embedding": (embedding, f32), "proprio": (stacked, f32), "next_proprio": (stacked, f32)}
-        fields |= {"action": self._fields["action"]} | {name: ((), f32) for name in ("reward", "mask", "mc_return", "bound")}
+        fields = {
+            "embedding": (embedding, f32),
+            "next_embedding": (embedding, f32),
+            "proprio": (stacked, f32),
+            "next_proprio": (stacked, f32),
+        }
+        fields |= {"action": self._fields["action"]} | dict.fromkeys(("reward", "mask", "mc_return", "bound"), ((), f32))
         for name in self.extra:
             fields |= {name: self._fields[name], f"next_{name}": self._fields[name]}
         return Batch(size, fields)
@@ -200,7 +207,11 @@ class Replay:
             wanted = size
         elif not len(demonstrations):
             wanted = 0
-        chosen = [pool[rng.integers(len(pool), size=n)] for pool, n in ((demonstrations, wanted), (online, size - wanted)) if n]
+        chosen = [
+            pool[rng.integers(len(pool), size=n)]
+            for pool, n in ((demonstrations, wanted), (online, size - wanted))
+            if n
+        ]
         return np.concatenate(chosen)
 
     def gather(self, indices: Indices, batch: Batch) -> Batch:
@@ -245,10 +256,15 @@ class Replay:
 
     def _check_layout(self) -> None:
         path = self.folder / "layout.json"
-        layout = {"capacity": self.capacity, "fields": {name: [list(shape), dtype.str] for name, (shape, dtype) in self._fields.items()}}
+        layout = {
+            "capacity": self.capacity,
+            "fields": {name: [list(shape), dtype.str] for name, (shape, dtype) in self._fields.items()},
+        }
         if path.exists():
             if json.loads(path.read_text()) != layout:
-                raise ReplayError(f"{self.folder} was made for another backbone or other settings; use another run folder or delete it")
+                raise ReplayError(
+                    f"{self.folder} was made for another backbone or other settings; use another run folder or delete it"
+                )
             return
         write_atomically(path, json.dumps(layout))
 
@@ -268,7 +284,9 @@ class Replay:
         """Of what no relabelling changes."""
         checksum = 0
         for name in IMMUTABLE:
-            checksum = zlib.crc32(np.ascontiguousarray(self._store[name][stored.start : stored.end]).tobytes(), checksum)
+            checksum = zlib.crc32(
+                np.ascontiguousarray(self._store[name][stored.start : stored.end]).tobytes(), checksum
+            )
         return checksum
 
     def _write_labels(self, start: int, labels: Labels) -> None:
@@ -290,7 +308,9 @@ class Replay:
                 return free
             oldest = next((e.episode_id for e in self._episodes.values() if not e.demonstration), None)
             if oldest is None:
-                raise ReplayError(f"no room for an episode of {frames} frames: the replay holds {self.capacity} and demonstrations stay in it")
+                raise ReplayError(
+                    f"no room for an episode of {frames} frames: the replay holds {self.capacity} and demonstrations stay in it"
+                )
             del self._episodes[oldest]
 
     def _pool(self, pool: Pool) -> Indices:
@@ -304,7 +324,10 @@ class Replay:
                     online.append(rows)
                     demonstrations.append(rows[self._store["intervention"][rows]])
             empty = [np.zeros(0, dtype=np.int64)]
-            self._pools = {"demonstrations": np.concatenate(demonstrations or empty), "online": np.concatenate(online or empty)}
+            self._pools = {
+                "demonstrations": np.concatenate(demonstrations or empty),
+                "online": np.concatenate(online or empty),
+            }
         return self._pools[pool]
 
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
-from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
-from conrft_policy.policy_weights import PolicyWeights, architecture_fingerprint, pack
-
 from conrft_learner.agent import CalConRFT, HilConRFT, Transitions
 from conrft_learner.checkpoints import read_newest, write_checkpoint
 from conrft_learner.figure_log import FigureLog
@@ -22,6 +20,8 @@ from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Replay
 from conrft_learner.transitions import frames_from_episode, labels
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
+from conrft_policy.policy_weights import PolicyWeights, architecture_fingerprint, pack
 
 Progress = Callable[[int, int, Figures], None]
 
@@ -189,7 +189,9 @@ class Trainer:
         """Writes a checkpoint of everything that is needed to go on as if nothing had happened."""
         self.replay.flush()
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
-        return write_checkpoint(self.run_dir / "checkpoints", self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints)
+        return write_checkpoint(
+            self.run_dir / "checkpoints", self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints
+        )
 
     def restore(self) -> bool:
         """Continues from the newest whole checkpoint of the run folder; false when there is none.
@@ -205,7 +207,9 @@ class Trainer:
         path, tensors, state = found
         for name, value in self._identity().items():
             if state["identity"][name] != value:
-                raise ValueError(f"checkpoint {path} was made with another {name}: {state['identity'][name]!r}, now {value!r}")
+                raise ValueError(
+                    f"checkpoint {path} was made with another {name}: {state['identity'][name]!r}, now {value!r}"
+                )
         self.networks.load_state(tensors)
         self.generator.set_state(tensors["generator"])
         self.rng.bit_generator.state = state["rng"]
@@ -219,7 +223,12 @@ class Trainer:
         return True
 
     def _identity(self) -> dict[str, Any]:
-        return {"preset": self.preset.model_dump(mode="json"), "task": self.task.name, "fingerprint": self.fingerprint, "seed": self.seed}
+        return {
+            "preset": self.preset.model_dump(mode="json"),
+            "task": self.task.name,
+            "fingerprint": self.fingerprint,
+            "seed": self.seed,
+        }
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -237,7 +246,9 @@ class Trainer:
 
     def _store(self, episode: Episode, embeddings: Float32 | None) -> None:
         if episode.task != self.task.name:
-            raise EpisodeRefused(f"episode {episode.episode_id} is of task {episode.task}, this run of {self.task.name}")
+            raise EpisodeRefused(
+                f"episode {episode.episode_id} is of task {episode.task}, this run of {self.task.name}"
+            )
         if episode.mode is Mode.EVALUATION:
             raise EpisodeRefused(f"episode {episode.episode_id} is an evaluation: it is never learned from")
         if embeddings is None:
@@ -245,7 +256,9 @@ class Trainer:
         if embeddings is None:
             raise EpisodeRefused(f"episode {episode.episode_id} has no embeddings of this run's backbone")
         try:
-            frames = frames_from_episode(episode, embeddings, self.task.reward, self.discount, drop_rescued=self.preset.drop_rescued_returns)
+            frames = frames_from_episode(
+                episode, embeddings, self.task.reward, self.discount, drop_rescued=self.preset.drop_rescued_returns
+            )
             self.replay.add(frames)
         except ValueError as error:
             raise EpisodeRefused(str(error)) from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from conrft_data.config import RewardConfig
-from conrft_data.types import ACTION_DIM, Episode, Mode, Outcome, proprioception
 from numpy.typing import NDArray
 
+from conrft_data.config import RewardConfig
+from conrft_data.types import ACTION_DIM, Episode, Mode, Outcome, proprioception
 from conrft_learner.returns import before_takeover, monte_carlo_returns
 
 Float32 = NDArray[np.float32]
@@ -59,7 +59,9 @@ class EpisodeFrames:
         return len(self.actions)
 
 
-def labels(length: int, success: bool, interventions: Bool, reward: RewardConfig, discount: float, *, drop_rescued: bool) -> Labels:
+def labels(
+    length: int, success: bool, interventions: Bool, reward: RewardConfig, discount: float, *, drop_rescued: bool
+) -> Labels:
     """Labels of an episode of ``length`` transitions that ended in success or was cut off."""
     rewards = np.full(length, reward.step, dtype=np.float32)
     terminated = np.zeros(length, dtype=np.bool_)
@@ -72,7 +74,9 @@ def labels(length: int, success: bool, interventions: Bool, reward: RewardConfig
     return Labels(rewards=rewards, terminated=terminated, returns=returns, bounds=bounds)
 
 
-def frames_from_episode(episode: Episode, embeddings: Float32, reward: RewardConfig, discount: float, *, drop_rescued: bool) -> EpisodeFrames:
+def frames_from_episode(
+    episode: Episode, embeddings: Float32, reward: RewardConfig, discount: float, *, drop_rescued: bool
+) -> EpisodeFrames:
     """Arrays of an episode; raises ValueError when it holds no transition or the embeddings do not fit.
 
     Args:
@@ -99,5 +103,7 @@ def frames_from_episode(episode: Episode, embeddings: Float32, reward: RewardCon
         proprio=proprio,
         actions=actions,
         interventions=interventions,
-        labels=labels(len(episode), episode.outcome is Outcome.SUCCESS, interventions, reward, discount, drop_rescued=drop_rescued),
+        labels=labels(
+            len(episode), episode.outcome is Outcome.SUCCESS, interventions, reward, discount, drop_rescued=drop_rescued
+        ),
     )

@@ -1,0 +1,54 @@
+"""Every shipped preset loads, and a mistake in one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conrft_data.config import ConfigError, load_config
+from conrft_learner.presets import Preset
+
+PRESETS = Path(__file__).parents[2] / "conrft_bringup" / "config" / "presets"
+
+
+@pytest.mark.parametrize("name", ["stable", "paper", "official_code"])
+def test_shipped_presets_load(name: str) -> None:
+    assert load_config(Preset, PRESETS / f"{name}.yaml").name == name
+
+
+def test_paper_and_official_code_have_their_published_weights() -> None:
+    paper, code = (load_config(Preset, PRESETS / f"{name}.yaml") for name in ("paper", "official_code"))
+    assert (paper.offline_bc_weight, paper.offline_q_weight, paper.online_bc_weight, paper.online_q_weight) == (
+        1.0,
+        0.1,
+        0.5,
+        1.0,
+    )
+    assert (code.offline_bc_weight, code.offline_q_weight, code.online_bc_weight, code.online_q_weight) == (
+        1.0,
+        0.0,
+        0.1,
+        1.0,
+    )
+    assert (paper.offline_cql_alpha, code.offline_cql_alpha) == (0.01, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"), [("tua: 0.1", "tua: is not a known key"), ("tau: 2.0", "tau: .*less than or equal to 1")]
+)
+def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, line: str, complaint: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(f"name: wrong\n{line}\n")
+    with pytest.raises(ConfigError, match=f"wrong.yaml: {complaint}"):
+        load_config(Preset, file)
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Preset.model_fields.items() if not field.description] == []
+
+
+def test_a_schedule_is_linear_between_its_episodes() -> None:
+    preset = Preset(name="test", schedule_start=20, schedule_end=50)
+    values = [preset.scheduled(0.1, 0.01, episodes) for episodes in (0, 20, 35, 50, 99)]
+    assert values == pytest.approx([0.1, 0.1, 0.055, 0.01, 0.01])

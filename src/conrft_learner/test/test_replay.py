@@ -1,0 +1,171 @@
+"""The replay: what is drawn is what was stored, no row crosses an episode, and it survives being opened again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conrft_learner.replay import Replay, ReplayError
+from conrft_learner.transitions import EpisodeFrames, Labels
+
+D, P, A = 3, 2, 7
+
+
+def frames(
+    number: int, length: int = 5, *, demonstration: bool = False, operator: tuple[int, ...] = ()
+) -> EpisodeFrames:
+    """An episode whose every number names it and its step: ``100 * number + step``."""
+    mark = 100.0 * number + np.arange(length + 1, dtype=np.float32)
+    interventions = np.isin(np.arange(length), operator)
+    rewards = np.full(length, -0.05, dtype=np.float32)
+    terminated = np.arange(length) == length - 1
+    return EpisodeFrames(
+        episode_id=f"e{number}",
+        demonstration=demonstration,
+        embeddings=np.repeat(mark[:, None], D, axis=1),
+        proprio=np.repeat(mark[:, None], P, axis=1),
+        actions=np.repeat(mark[:length, None] / 1e4, A, axis=1),
+        interventions=interventions,
+        labels=Labels(rewards=rewards, terminated=terminated, returns=mark[:length], bounds=mark[:length]),
+    )
+
+
+def open_replay(folder: Path, capacity: int = 60) -> Replay:
+    return Replay(folder, capacity=capacity, embedding_dim=D, proprio_dim=P, action_dim=A)
+
+
+def all_of(replay: Replay, size: int = 500, share: float = 0.5) -> dict[str, np.ndarray]:
+    indices = replay.draw(size, share, np.random.default_rng(0))
+    return replay.gather(indices, replay.batch(size)).arrays
+
+
+def test_successor_and_stacked_frame_are_of_the_same_episode(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    for number in (1, 2, 3):
+        replay.add(frames(number))
+    batch = all_of(replay)
+    mark, step = batch["embedding"][:, 0], batch["embedding"][:, 0] % 100
+    np.testing.assert_array_equal(batch["next_embedding"][:, 0], mark + 1)
+    np.testing.assert_array_equal(batch["proprio"][:, P], mark)
+    np.testing.assert_array_equal(batch["proprio"][:, 0], np.where(step == 0, mark, mark - 1))
+    np.testing.assert_array_equal(batch["next_proprio"], np.stack([mark, mark, mark + 1, mark + 1], axis=1))
+    np.testing.assert_allclose(batch["action"][:, 0], mark / 1e4, rtol=1e-6)
+    assert set(step) == set(range(5)), "every transition is drawn, and the last frame never begins one"
+
+
+def test_only_a_terminal_transition_is_masked(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1))
+    batch = all_of(replay)
+    np.testing.assert_array_equal(batch["mask"], (batch["embedding"][:, 0] % 100 != 4).astype(np.float32))
+
+
+def test_half_of_a_batch_is_demonstrations_and_interventions(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1, demonstration=True))
+    replay.add(frames(2, operator=(1, 2)))
+    assert (replay.count("demonstrations"), replay.count("online")) == (5 + 2, 5)
+    mark = all_of(replay, 400)["embedding"][:, 0]
+    first, second = set(mark[:200]), set(mark[200:])
+    assert first == {100.0, 101.0, 102.0, 103.0, 104.0, 201.0, 202.0}
+    assert second == {200.0, 201.0, 202.0, 203.0, 204.0}
+
+
+def test_one_pool_fills_the_batch_while_the_other_is_empty(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1, demonstration=True))
+    assert len(replay.draw(8, 0.5, np.random.default_rng(0))) == 8
+
+
+def test_an_empty_replay_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="empty"):
+        open_replay(tmp_path).draw(4, 0.5, np.random.default_rng(0))
+
+
+def test_the_same_seed_draws_the_same(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1))
+    draws = [replay.draw(20, 0.5, np.random.default_rng(3)) for _ in range(2)]
+    np.testing.assert_array_equal(*draws)
+
+
+def test_a_full_ring_forgets_the_oldest_online_episode_and_no_demonstration(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=20)
+    replay.add(frames(1, demonstration=True))
+    for number in (2, 3, 4, 5):
+        replay.add(frames(number, length=4))
+    assert replay.episode_ids == ["e1", "e4", "e5"]
+    assert set(all_of(replay)["embedding"][:, 0] // 100) == {1, 4, 5}
+
+
+def test_demonstrations_that_leave_no_room_are_an_error(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=8)
+    replay.add(frames(1, demonstration=True))
+    with pytest.raises(ReplayError, match="no room"):
+        replay.add(frames(2))
+
+
+def test_an_episode_is_stored_once(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1))
+    replay.add(frames(1))
+    assert replay.count("online") == 5
+
+
+def test_a_veto_changes_reward_return_and_terminal_flag(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1))
+    vetoed = Labels(
+        rewards=np.full(5, -1, np.float32),
+        terminated=np.zeros(5, bool),
+        returns=np.full(5, -2, np.float32),
+        bounds=np.full(5, -3, np.float32),
+    )
+    replay.relabel("e1", vetoed)
+    batch = all_of(replay)
+    assert [set(batch[name]) for name in ("reward", "mask", "mc_return", "bound")] == [{-1.0}, {1.0}, {-2.0}, {-3.0}]
+    assert not replay.is_success("e1")
+
+
+def test_opened_again_it_holds_the_same(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    for number in (1, 2):
+        replay.add(frames(number))
+    before = all_of(replay)
+    again = open_replay(tmp_path)
+    after = all_of(again)
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_frames_that_were_damaged_on_disk_are_dropped(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path)
+    for number in (1, 2):
+        replay.add(frames(number))
+    replay.flush()
+    data = np.memmap(tmp_path / "embedding.bin", dtype=np.float32, mode="r+")
+    data[0] += 1
+    data.flush()
+    assert open_replay(tmp_path).episode_ids == ["e2"]
+
+
+def test_a_folder_of_another_backbone_is_refused(tmp_path: Path) -> None:
+    open_replay(tmp_path)
+    with pytest.raises(ReplayError, match="another backbone"):
+        Replay(tmp_path, capacity=60, embedding_dim=D + 1, proprio_dim=P, action_dim=A)
+
+
+def test_extra_features_travel_with_their_frames(tmp_path: Path) -> None:
+    replay = Replay(
+        tmp_path, capacity=60, embedding_dim=D, proprio_dim=P, action_dim=A, extra={"side": ((2, 2, 3), "uint8")}
+    )
+    for number in (1, 2):
+        replay.add(
+            frames(number),
+            {"side": np.full((6, 2, 2, 3), 10 * number, np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]},
+        )
+    batch = all_of(replay)
+    np.testing.assert_array_equal(batch["next_side"], batch["side"] + 1)
+    np.testing.assert_array_equal(batch["side"][:, 0, 0, 0] // 10, batch["embedding"][:, 0] // 100)
