@@ -19,6 +19,8 @@ setup(
     license="Apache-2.0",
     extras_require={"test": ["pytest"]},
     entry_points={
+        # Gymnasium calls it when it is imported, so that gymnasium.make("ConRFT/PickBanana-v0") just works.
+        "gymnasium.envs": ["ConRFT = conrft_sim.environment:register"],
         "console_scripts": [
             "simulator = conrft_sim.nodes.simulator_node:main",
             "scripted_operator = conrft_sim.nodes.scripted_operator_node:main",

@@ -79,7 +79,10 @@ class PickAndPlacePlan:
         rest = plate[2] + PLATE_THICKNESS + BANANA_RADIUS  # height of the banana when it lies on the plate
         to_plate = float(np.linalg.norm(banana[:2] - plate[:2]))
         to_tool = float(np.linalg.norm(banana[:3] - tcp[:3]))
-        if to_plate < s.place_radius + (0.025 if scene.gripper_opening > s.held_opening else 0.0) and banana[2] < rest + 0.010:
+        if (
+            to_plate < s.place_radius + (0.025 if scene.gripper_opening > s.held_opening else 0.0)
+            and banana[2] < rest + 0.010
+        ):
             return self._leave(scene, beside=to_tool < 0.06)
         if to_tool < 0.035 and s.empty_opening < scene.gripper_opening < s.held_opening:
             return self._carry(scene, rest)
@@ -128,8 +131,15 @@ class PickAndPlacePlan:
         if scene.success and up <= 0.01:
             return PlanStep(phase="done", twist=np.zeros(6), close=False, ticks_to_go=0.0)
         if beside and scene.gripper_opening < 0.62:
-            return PlanStep(phase="release", twist=self._twist(np.zeros(3), tcp, 0.0), close=False, ticks_to_go=ticks + 1.0)
-        return PlanStep(phase="retreat", twist=self._twist(np.array([0.0, 0.0, up + 0.02]), tcp, 0.0), close=False, ticks_to_go=ticks)
+            return PlanStep(
+                phase="release", twist=self._twist(np.zeros(3), tcp, 0.0), close=False, ticks_to_go=ticks + 1.0
+            )
+        return PlanStep(
+            phase="retreat",
+            twist=self._twist(np.array([0.0, 0.0, up + 0.02]), tcp, 0.0),
+            close=False,
+            ticks_to_go=ticks,
+        )
 
     def _twist(self, error: Float64, tcp: Float64, yaw_error: float) -> Float64:
         """Twist (6,) of full actions that takes out a share of the position error (3,), the tilt and the yaw error."""
@@ -204,7 +214,14 @@ class OperatorInput:
 class ScriptedOperator:
     """Drives (``demonstrate``), watches and takes over (``intervene``), or only judges (``judge``). What it does is a function of (seed, episode) and of what it sees."""
 
-    def __init__(self, mode: OperatorMode, seed: int = 0, *, habits: OperatorHabits | None = None, settings: PlanSettings | None = None) -> None:
+    def __init__(
+        self,
+        mode: OperatorMode,
+        seed: int = 0,
+        *,
+        habits: OperatorHabits | None = None,
+        settings: PlanSettings | None = None,
+    ) -> None:
         if mode not in ("demonstrate", "intervene", "judge"):
             raise ValueError(f"operator mode must be demonstrate, intervene or judge, got {mode!r}")
         self.mode = mode
@@ -282,7 +299,9 @@ class ScriptedOperator:
 
     def _misjudged(self, scene: SceneSnapshot) -> SceneSnapshot:
         """The scene as this person sees it: objects a little beside where they are."""
-        objects = {name: np.array([*(pose[:2] + self._aim.get(name, 0.0)), *pose[2:]]) for name, pose in scene.objects.items()}
+        objects = {
+            name: np.array([*(pose[:2] + self._aim.get(name, 0.0)), *pose[2:]]) for name, pose in scene.objects.items()
+        }
         return SceneSnapshot(
             stamp_ns=scene.stamp_ns,
             task=scene.task,

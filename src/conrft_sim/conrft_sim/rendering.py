@@ -40,7 +40,9 @@ class CameraRenderer:
             self._open()
         raw, image = self._raw[camera], self._images[camera]
         viewport = mujoco.MjrRect(0, 0, raw.shape[1], raw.shape[0])
-        mujoco.mjv_updateScene(self._model, data, self._option, None, self._cameras[camera], mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjv_updateScene(
+            self._model, data, self._option, None, self._cameras[camera], mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
         mujoco.mjr_render(viewport, self._scene, self._context)
         mujoco.mjr_readPixels(raw, None, viewport, self._context)
         np.copyto(image, raw[::-1])  # OpenGL's first row is the lowest
@@ -60,7 +62,12 @@ class CameraRenderer:
         self._gl.make_current()
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(self._model, maxgeom=200)
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
+        for flag in (
+            mujoco.mjtRndFlag.mjRND_SHADOW,
+            mujoco.mjtRndFlag.mjRND_REFLECTION,
+            mujoco.mjtRndFlag.mjRND_SKYBOX,
+            mujoco.mjtRndFlag.mjRND_HAZE,
+        ):
             self._scene.flags[flag] = 0
         self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

@@ -25,7 +25,15 @@ _WHITE = "0.93 0.93 0.95 1"
 _GREY = "0.30 0.31 0.34 1"
 _DARK = "0.16 0.16 0.18 1"
 
-_LINK_MASSES = (2.0, 1.6, 1.2, 1.0, 0.8, 0.5, 0.3)  # kg, of the moving links; lighter than the real ones, whose inertia the robot compensates
+_LINK_MASSES = (
+    2.0,
+    1.6,
+    1.2,
+    1.0,
+    0.8,
+    0.5,
+    0.3,
+)  # kg, of the moving links; lighter than the real ones, whose inertia the robot compensates
 _HAND_MASS = 0.5
 _FINGER_MASS = 0.03
 
@@ -36,7 +44,11 @@ _LINK_SHAPES: tuple[tuple[_Capsule, ...], ...] = (
     (((0, -0.03, 0), (0, -0.19, 0), 0.059, _WHITE), ((0, 0, -0.03), (0, 0, 0.06), 0.058, _WHITE)),
     (((0, 0, -0.09), (0.045, 0, -0.01), 0.056, _WHITE), ((0.0825, -0.055, 0), (0.0825, 0.055, 0), 0.053, _GREY)),
     (((-0.02, 0.01, 0), (-0.0825, 0.10, 0), 0.054, _WHITE), ((0, 0, -0.04), (0, 0, 0.04), 0.053, _WHITE)),
-    (((0, 0.03, -0.23), (0, 0.065, -0.09), 0.050, _WHITE), ((0, 0.055, -0.09), (0, 0.02, -0.01), 0.046, _WHITE), ((0, -0.05, 0), (0, 0.07, 0), 0.047, _GREY)),
+    (
+        ((0, 0.03, -0.23), (0, 0.065, -0.09), 0.050, _WHITE),
+        ((0, 0.055, -0.09), (0, 0.02, -0.01), 0.046, _WHITE),
+        ((0, -0.05, 0), (0, 0.07, 0), 0.047, _GREY),
+    ),
     (((0, 0, 0), (0.055, 0, 0), 0.046, _WHITE), ((0.088, 0.055, 0), (0.088, -0.05, 0), 0.044, _WHITE)),
     (((0, 0, 0.03), (0, 0, 0.075), 0.043, _WHITE),),
 )
@@ -48,7 +60,8 @@ def scene_xml(task_bodies: str) -> str:
     Names: joints ``joint1..joint7``, ``finger_left``, ``finger_right``; site ``tcp``; cameras ``side``, ``wrist``; actuators like their joints.
     """
     motors = "\n".join(
-        f'<motor name="joint{i + 1}" joint="joint{i + 1}" ctrlrange="{-limit} {limit}"/>' for i, limit in enumerate(kinematics.TORQUE_LIMIT)
+        f'<motor name="joint{i + 1}" joint="joint{i + 1}" ctrlrange="{-limit} {limit}"/>'
+        for i, limit in enumerate(kinematics.TORQUE_LIMIT)
     )
     fingers = "\n".join(
         f'<position name="finger_{side}" joint="finger_{side}" kp="{FINGER_STIFFNESS}" forcerange="{-FINGER_FORCE} {FINGER_FORCE}" '

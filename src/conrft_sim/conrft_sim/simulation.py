@@ -67,7 +67,14 @@ class Simulation:
     by the same thread.
     """
 
-    def __init__(self, task: TaskConfig, seed: int = 0, *, randomisation: Randomisation = "task", gains: ImpedanceGains | None = None) -> None:
+    def __init__(
+        self,
+        task: TaskConfig,
+        seed: int = 0,
+        *,
+        randomisation: Randomisation = "task",
+        gains: ImpedanceGains | None = None,
+    ) -> None:
         """Builds the scene of ``task`` and resets it to episode 0; raises KeyError when the simulation has no such task."""
         if task.name not in _TASKS:
             raise KeyError(f"the simulation has no task {task.name!r}, only {sorted(_TASKS)}")
@@ -81,14 +88,18 @@ class Simulation:
         self.reset_pose = np.concatenate([task.reset.position, rotations.from_euler_xyz(task.reset.euler_xyz)])
         self.home = self._inverse_kinematics(self.reset_pose)
         self._controller = CartesianImpedance(self.model, self.home, gains)
-        self._renderer = CameraRenderer(self.model, {name: (camera.height, camera.width) for name, camera in task.cameras.items()})
+        self._renderer = CameraRenderer(
+            self.model, {name: (camera.height, camera.width) for name, camera in task.cameras.items()}
+        )
         self._elapsed_ns = START_NS
         self.reset(seed, 0)
 
     def __enter__(self) -> Simulation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -219,5 +230,7 @@ class Simulation:
                 return data.qpos[:7].copy()
             j = jacobian[:, :7]
             step = j.T @ np.linalg.solve(j @ j.T + 1e-6 * np.eye(6), error)
-            data.qpos[:7] = np.clip(data.qpos[:7] + step, kinematics.POSITION_LOW + 0.05, kinematics.POSITION_HIGH - 0.05)
+            data.qpos[:7] = np.clip(
+                data.qpos[:7] + step, kinematics.POSITION_LOW + 0.05, kinematics.POSITION_HIGH - 0.05
+            )
         raise ValueError(f"the reset pose {pose.tolist()} is out of the arm's reach")

@@ -89,7 +89,14 @@ class PickBanana:
             plate, yaw = np.array(PLATE_POSITION), BANANA_YAW
             banana = np.array(BANANA_START) + rng.uniform(-START_SPREAD, START_SPREAD, 2)
         data.mocap_pos[self._plate_mocap] = [*plate, 0.0]
-        data.qpos[self._qpos : self._qpos + 7] = [*banana, BANANA_RADIUS, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
+        data.qpos[self._qpos : self._qpos + 7] = [
+            *banana,
+            BANANA_RADIUS,
+            math.cos(yaw / 2),
+            0.0,
+            0.0,
+            math.sin(yaw / 2),
+        ]
         data.qvel[self._dof : self._dof + 6] = 0.0
 
     def object_poses(self, data: mujoco.MjData) -> dict[str, Float64]:
@@ -125,7 +132,9 @@ class PickBanana:
 
     def _disturb_looks(self, rng: np.random.Generator) -> None:
         """Varies colours and the side camera's pose, so that a backbone trained on it cannot rely on them."""
-        rgb = self._colours[:, :3] * rng.uniform(0.8, 1.2, (len(self._colours), 1)) + rng.uniform(-0.06, 0.06, (len(self._colours), 3))
+        rgb = self._colours[:, :3] * rng.uniform(0.8, 1.2, (len(self._colours), 1)) + rng.uniform(
+            -0.06, 0.06, (len(self._colours), 3)
+        )
         self._model.geom_rgba[:, :3] = np.clip(rgb, 0.0, 1.0)
         for camera, shift, turn in (("side", 0.03, 0.03), ("wrist", 0.004, 0.03)):
             index = self._model.camera(camera).id

@@ -1,0 +1,119 @@
+"""The simulation as a Gymnasium environment, ``ConRFT/PickBanana-v0``: one step is one tick, without ROS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from conrft_data.config import TaskConfig
+from conrft_data.reference_pose import ReferencePose
+from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM, Observation, proprioception
+from conrft_sim.scene_snapshot import SceneSnapshot
+from conrft_sim.simulation import TICK, Simulation
+from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import Randomisation
+
+ENVIRONMENT_ID = "ConRFT/PickBanana-v0"
+_GRIPPER_DECISION = 0.5  # an action beyond +-0.5 opens or closes, in between the gripper stays
+
+Float32 = NDArray[np.float32]
+StepResult = tuple[dict[str, Any], float, bool, bool, dict[str, Any]]
+
+
+class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
+    """Put the banana on the plate.
+
+    Observation: the task's cameras, uint8 RGB (H, W, 3), and ``proprioception`` (19,) float32. Action: (7,) in [-1, 1],
+    translation and rotation in the end-effector frame, gripper -1 closed .. 1 open. ``terminated`` is success by ground
+    truth, with the task's reward; ``truncated`` is its step limit. ``reset(options={"episode": n})`` chooses the start
+    state; otherwise episodes count up from 0, and a new seed begins at 0 again.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / TICK)}  # noqa: RUF012  # as Gymnasium declares it
+
+    def __init__(
+        self,
+        task: TaskConfig | None = None,
+        *,
+        randomisation: Randomisation = "task",
+        render_mode: str | None = None,
+    ) -> None:
+        self.task = task or pick_banana.default_config()
+        self.render_mode = render_mode
+        self.simulation = Simulation(self.task, randomisation=randomisation)
+        self._reference = ReferencePose(self.task.motion_limits())
+        self._seed, self._episode, self._steps = 0, -1, 0
+        self._start_pose = self.simulation.tcp_pose
+        images: dict[str, spaces.Space[Any]] = {
+            name: spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+            for name, camera in self.task.cameras.items()
+        }
+        state = spaces.Box(-np.inf, np.inf, (PROPRIOCEPTION_DIM,), np.float32)
+        self.observation_space = spaces.Dict({**images, "proprioception": state})
+        self.action_space = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start state of (seed, episode); the seed stays until another is given."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._seed, self._episode = seed, -1
+        self._episode = int((options or {}).get("episode", self._episode + 1))
+        self._steps = 0
+        self.simulation.reset(self._seed, self._episode)
+        self._start_pose = self.simulation.tcp_pose
+        self._reference.start(self._start_pose)
+        return self._observe(), {"success": False, "episode": self._episode}
+
+    def step(self, action: Float32) -> StepResult:
+        """Executes one action for a tick; raises ValueError when it is not 7 finite numbers."""
+        target = self._reference.apply(action, self.simulation.tcp_pose)
+        gripper = float(action[-1])
+        opening = None if abs(gripper) < _GRIPPER_DECISION else float(gripper > 0)
+        self.simulation.set_target(target, opening)
+        self.simulation.advance()
+        self._steps += 1
+        success = self.simulation.success()
+        reward = self.task.reward.success if success else self.task.reward.step
+        truncated = not success and self._steps >= self.task.max_steps
+        return self._observe(), float(reward), success, truncated, {"success": success, "episode": self._episode}
+
+    def scene(self) -> SceneSnapshot:
+        """Privileged state, for a scripted operator."""
+        return self.simulation.scene()
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # Gymnasium's type is wider
+        """The first camera's image (H, W, 3) in mode ``rgb_array``."""
+        if self.render_mode != "rgb_array":
+            return None
+        return self.simulation.render(next(iter(self.task.cameras))).copy()
+
+    def close(self) -> None:
+        """Frees the renderer; must be called by the thread that used the environment."""
+        self.simulation.close()
+
+    def _observe(self) -> dict[str, Any]:
+        state = self.simulation.robot_state()
+        observation = Observation(
+            stamp_ns=state.stamp_ns,
+            episode=self._episode,
+            step=self._steps,
+            images={name: self.simulation.render(name).copy() for name in self.task.cameras},
+            tcp_pose=state.tcp_pose,
+            reset_pose=self._start_pose,
+            tcp_twist=state.tcp_twist,
+            tcp_wrench=state.tcp_wrench,
+            gripper_opening=self.simulation.gripper_opening,
+        )
+        return {**observation.images, "proprioception": proprioception(observation)}
+
+
+def register() -> None:
+    """Makes ``gymnasium.make("ConRFT/PickBanana-v0")`` known; harmless when called again."""
+    if ENVIRONMENT_ID not in gymnasium.registry:
+        gymnasium.register(ENVIRONMENT_ID, entry_point="conrft_sim.environment:PickBananaEnv")
