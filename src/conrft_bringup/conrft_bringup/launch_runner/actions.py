@@ -143,7 +143,17 @@ class Node(Process):
 
 
 AnyAction = (
-    DeclareArgument | SetVariable | SetEnvironment | PushNamespace | Group | Include | Log | Timer | Shutdown | Executable | Node
+    DeclareArgument
+    | SetVariable
+    | SetEnvironment
+    | PushNamespace
+    | Group
+    | Include
+    | Log
+    | Timer
+    | Shutdown
+    | Executable
+    | Node
 )
 
 

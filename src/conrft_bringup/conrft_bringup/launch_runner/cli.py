@@ -28,11 +28,17 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         description="Runs a YAML launch file of the subset that is documented in conrft_bringup/launch_runner/launch_file.py. "
         "Ctrl-C asks every process to end; a second and a third one insist.",
     )
-    parser.add_argument("file", help="path of a launch file, its name in conrft_bringup, or a package followed by a name")
+    parser.add_argument(
+        "file", help="path of a launch file, its name in conrft_bringup, or a package followed by a name"
+    )
     parser.add_argument("rest", nargs="*", metavar="name:=value", help="arguments of the launch file")
     parser.add_argument("-s", "--show-args", action="store_true", help="show the arguments of the launch file and end")
-    parser.add_argument("--log-file", type=Path, help="where to write the log (default: below ROS_LOG_DIR or ~/.ros/log)")
-    parser.add_argument("--grace", type=_seconds, default=5.0, metavar="S", help="from SIGINT to SIGTERM, and from there to SIGKILL, s")
+    parser.add_argument(
+        "--log-file", type=Path, help="where to write the log (default: below ROS_LOG_DIR or ~/.ros/log)"
+    )
+    parser.add_argument(
+        "--grace", type=_seconds, default=5.0, metavar="S", help="from SIGINT to SIGTERM, and from there to SIGKILL, s"
+    )
     parser.set_defaults(run=run)
 
 
@@ -74,7 +80,9 @@ def describe_arguments(arguments: list[DeclareArgument]) -> str:
         lines += ["", f"    '{argument.name}':", f"        {argument.description or 'no description given'}"]
         if argument.choices:
             lines.append(f"        one of: {', '.join(argument.choices)}")
-        lines.append("        (required)" if argument.default is None else f"        (default: '{_source(argument.default)}')")
+        lines.append(
+            "        (required)" if argument.default is None else f"        (default: '{_source(argument.default)}')"
+        )
     return "\n".join(lines if arguments else [*lines, "", "    none"])
 
 

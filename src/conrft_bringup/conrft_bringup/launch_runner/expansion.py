@@ -99,9 +99,13 @@ class Expansion:
             case act.SetVariable():
                 scope.variables[_text(action.name, scope, action, "name")] = _text(action.value, scope, action, "value")
             case act.SetEnvironment():
-                scope.environment[_text(action.name, scope, action, "name")] = _text(action.value, scope, action, "value")
+                scope.environment[_text(action.name, scope, action, "name")] = _text(
+                    action.value, scope, action, "value"
+                )
             case act.PushNamespace():
-                scope.namespace = _namespace(scope.namespace, _text(action.namespace, scope, action, "namespace"), action)
+                scope.namespace = _namespace(
+                    scope.namespace, _text(action.namespace, scope, action, "namespace"), action
+                )
             case act.Group():
                 yield from self.actions(action.children, scope.copy() if action.scoped else scope, depth)
             case act.Include():
@@ -111,7 +115,9 @@ class Expansion:
             case act.Timer():
                 yield StartTimer(period=_period(action, scope), children=action.children, scope=scope.copy())
             case act.Shutdown():
-                reason = _text(action.reason, scope, action, "reason") if action.reason else "the launch file asks for it"
+                reason = (
+                    _text(action.reason, scope, action, "reason") if action.reason else "the launch file asks for it"
+                )
                 yield EndLaunch(reason=reason)
             case act.Executable():
                 yield _executable(action, scope)
@@ -121,11 +127,15 @@ class Expansion:
     def _include(self, action: act.Include, scope: Scope, depth: int) -> Iterator[Request]:
         path = Path(_text(action.file, scope, action, "file"))
         if depth >= _MAX_INCLUDE_DEPTH:
-            raise LaunchFileError(action.location, "include", f"more than {_MAX_INCLUDE_DEPTH} files include each other")
+            raise LaunchFileError(
+                action.location, "include", f"more than {_MAX_INCLUDE_DEPTH} files include each other"
+            )
         if not path.is_file():
             raise LaunchFileError(action.location, "file", f"launch file {path} does not exist")
         if path.suffix not in (".yaml", ".yml"):
-            raise LaunchFileError(action.location, "file", f"{path.name} is no YAML launch file; only 'ros2 launch' runs it")
+            raise LaunchFileError(
+                action.location, "file", f"{path.name} is no YAML launch file; only 'ros2 launch' runs it"
+            )
         given = {
             _text(name, scope, action, "name"): _text(value, scope, action, "value") for name, value in action.arguments
         }
@@ -219,12 +229,16 @@ def _set_argument(action: act.DeclareArgument, scope: Scope) -> None:
     if action.name not in scope.variables:
         if action.default is None:
             described = f" ({action.description})" if action.description else ""
-            raise LaunchFileError(action.location, "arg", f"argument '{action.name}'{described} has no default and was not given")
+            raise LaunchFileError(
+                action.location, "arg", f"argument '{action.name}'{described} has no default and was not given"
+            )
         scope.variables[action.name] = _text(action.default, scope, action, "default")
     value = scope.variables[action.name]
     if action.choices and value not in action.choices:
         choices = ", ".join(action.choices)
-        raise LaunchFileError(action.location, "arg", f"argument '{action.name}' is {value!r}, must be one of: {choices}")
+        raise LaunchFileError(
+            action.location, "arg", f"argument '{action.name}' is {value!r}, must be one of: {choices}"
+        )
 
 
 def _text(template: Template, scope: Scope, action: act.Action, key: str) -> str:

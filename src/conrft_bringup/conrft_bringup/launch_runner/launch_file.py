@@ -135,7 +135,9 @@ def _read_set_env(value: Value) -> SetEnvironment:
 
 def _read_push_ros_namespace(value: Value) -> PushNamespace:
     entries = _entries(value, _CONDITION_KEYS | {"namespace"}, {"namespace"})
-    return PushNamespace(location=value.location, condition=_condition(entries), namespace=entries["namespace"].template())
+    return PushNamespace(
+        location=value.location, condition=_condition(entries), namespace=entries["namespace"].template()
+    )
 
 
 def _read_group(value: Value) -> Group:
@@ -153,7 +155,9 @@ def _read_group(value: Value) -> Group:
 def _read_include(value: Value) -> Include:
     entries = _entries(value, _CONDITION_KEYS | {"file", "arg"}, {"file"})
     arguments = _pairs(entries, "arg", "name", "value")
-    return Include(location=value.location, condition=_condition(entries), file=entries["file"].template(), arguments=arguments)
+    return Include(
+        location=value.location, condition=_condition(entries), file=entries["file"].template(), arguments=arguments
+    )
 
 
 def _read_log(value: Value) -> Log:
@@ -166,7 +170,10 @@ def _read_timer(value: Value) -> Timer:
     period: Template | float
     period = entries["period"].template() if isinstance(entries["period"].plain(), str) else entries["period"].number()
     return Timer(
-        location=value.location, condition=_condition(entries), period=period, children=_read_actions(entries["children"])
+        location=value.location,
+        condition=_condition(entries),
+        period=period,
+        children=_read_actions(entries["children"]),
     )
 
 

@@ -13,7 +13,11 @@ import yaml
 from conrft_bringup.launch_runner.errors import LaunchFileError, Location
 from conrft_bringup.launch_runner.substitutions import SubstitutionError, Template, parse_template
 
-_EXAMPLES = {str: 'a string (in quotes, such as "true" or "5")', bool: "true or false", float: "a number with a point, such as 2.0"}
+_EXAMPLES = {
+    str: 'a string (in quotes, such as "true" or "5")',
+    bool: "true or false",
+    float: "a number with a point, such as 2.0",
+}
 
 
 class Value:

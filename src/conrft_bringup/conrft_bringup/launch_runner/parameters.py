@@ -138,7 +138,9 @@ def _from_yaml(text: str) -> ParameterValue:
     if isinstance(value, list):
         return _uniform(value)
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"{text!r} is no bool, int, float, string or list; add 'type: str' if it is meant to be a text")
+        raise ValueError(
+            f"{text!r} is no bool, int, float, string or list; add 'type: str' if it is meant to be a text"
+        )
     return value
 
 
@@ -158,7 +160,9 @@ class _ParameterDumper(yaml.SafeDumper):
     """Writes parameter files."""
 
 
-_ParameterDumper.add_representer(_QuotedText, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="'"))
+_ParameterDumper.add_representer(
+    _QuotedText, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="'")
+)
 
 
 def parameter_file_text(node: str, values: dict[str, ParameterValue]) -> str:
@@ -171,5 +175,3 @@ def parameter_file_text(node: str, values: dict[str, ParameterValue]) -> str:
 
     content = {node: {"ros__parameters": {name: quoted(value) for name, value in values.items()}}}
     return yaml.dump(content, Dumper=_ParameterDumper, default_flow_style=False, sort_keys=False, width=10_000)
-
-

@@ -276,7 +276,9 @@ class ProcessSupervisor:
     def _start_guard(self) -> None:
         command = [sys.executable, "-I", "-S", str(Path(orphan_guard.__file__))]
         quiet = subprocess.DEVNULL
-        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True, start_new_session=True)
+        self._guard = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True, start_new_session=True
+        )
 
     def _tell_guard(self, line: str) -> None:
         assert self._guard is not None and self._guard.stdin is not None

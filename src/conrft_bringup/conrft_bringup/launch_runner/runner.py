@@ -57,7 +57,9 @@ def run_launch_file(
         def expand_later(timer: StartTimer) -> Iterator:
             return expansion.actions(timer.children, timer.scope)
 
-        supervisor = ProcessSupervisor(output, expand_later=expand_later, grace=grace, idle=idle, idle_period=idle_period)
+        supervisor = ProcessSupervisor(
+            output, expand_later=expand_later, grace=grace, idle=idle, idle_period=idle_period
+        )
         with _stopped_by_signals(supervisor):
             return supervisor.run(requests)
 

@@ -1,0 +1,37 @@
+"""The ``conrft`` command. Each subcommand lives in the package it belongs to, and only that package is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+# name: (module with a function `register(subparsers)`, what the overview says)
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("conrft_bringup.launch_runner.cli", "run a launch file, as ros2 launch does"),
+}
+
+_OVERVIEW = "usage: conrft [-h] COMMAND ...\n\nTeaches a robot's vision-language-action policy by demonstrations and interventions.\n\ncommands:"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs ``conrft`` with ``argv`` (default: the command line) and gives the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if words else 2
+    name = words[0]
+    if name not in SUBCOMMANDS:
+        print(f"conrft: there is no command '{name}'\n\n{overview()}", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog="conrft")
+    importlib.import_module(SUBCOMMANDS[name][0]).register(parser.add_subparsers(required=True))
+    args = parser.parse_args(words)
+    return int(args.run(args) or 0)
+
+
+def overview() -> str:
+    """What ``conrft --help`` prints; imports nothing, so that it is there at once."""
+    width = max(map(len, SUBCOMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (_, text) in SUBCOMMANDS.items()]
+    return "\n".join([_OVERVIEW, *lines, "\n`conrft COMMAND --help` tells more."])
