@@ -232,7 +232,7 @@ def load_octo(path: Path, config: OctoConfig) -> OctoTransformer:
     try:
         model.load_state_dict({name: value.float() for name, value in weights.items()}, strict=True, assign=True)
     except RuntimeError as error:
-        raise BackboneError(f"{path}: weights do not fit {path.with_name(CONFIG_FILE)}: {error}") from error
+        raise BackboneError(f"{path}: weights do not fit {CONFIG_FILE}: {error}") from error
     return model
 
 

@@ -7,7 +7,6 @@ tensor belongs to which task and text. So the robot needs no text encoder.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def store_instruction(path: Path, *, task: str, instruction: str, encoder: str, 
     data = save(arrays, metadata={INDEX_KEY: json.dumps([asdict(item.entry) for item in items])})
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _plain(text: str) -> str:

@@ -1,9 +1,9 @@
 """Octo (Octo Model Team, RSS 2024) in plain torch: one code for every size, from ``octo-nano`` to ``octo-base``.
 
-    config.py      sizes and flags
-    image_stem.py  the convolutional image tokenizer
-    attention.py   which token may read which
-    model.py       the whole transformer, for training and as the reference
-    frozen.py      the same numbers for acting: nothing computed twice, nothing computed that is not read
-    flax_tree.py   names and shapes of the official parameter tree, and their conversion
+config.py      sizes and flags
+image_stem.py  the convolutional image tokenizer
+attention.py   which token may read which
+model.py       the whole transformer, for training and as the reference
+frozen.py      the same numbers for acting: nothing computed twice, nothing computed that is not read
+flax_tree.py   names and shapes of the official parameter tree, and their conversion
 """

@@ -139,16 +139,16 @@ def octo_base() -> OctoConfig:
 
 def octo_nano() -> OctoConfig:
     """Our small configuration: 10 Hz beside a training learner on two cores, embedding 128 wide."""
-    stem = {"features": (24, 48, 96, 128), "embedding_dim": 128, "groups": 8}
+    stem = {"features": (16, 32, 64, 128), "embedding_dim": 128, "groups": 8}
     return OctoConfig(
         images=(
             ImageConfig(name="primary", camera="side", source_size=256, size=128, **stem),  # type: ignore[arg-type]
             ImageConfig(name="wrist", camera="wrist", source_size=128, size=64, **stem),  # type: ignore[arg-type]
         ),
         token_dim=128,
-        layers=3,
+        layers=2,
         heads=4,
-        mlp_dim=384,
+        mlp_dim=256,
         language_dim=384,
         max_horizon=2,
         repeat_task_tokens=False,

@@ -6,6 +6,7 @@ by head; the conversion is strict in names and shapes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def _image_leaves(image: ImageConfig, config: OctoConfig) -> dict[str, _Leaf]:
     stem, target = f"observation_tokenizers_{image.name}/SmallStem16_0", f"stems.{image.name}"
     leaves: dict[str, _Leaf] = {}
     widths = (6, *image.features)
-    for index, (width_in, width_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
         leaves |= _conv(f"{stem}/StdConv_{index}", f"{target}.convolutions.{index}", 3, width_in, width_out)
         leaves |= _norm(f"{stem}/GroupNorm_{index}", f"{target}.norms.{index}", width_out)
     leaves |= _conv(f"{stem}/embedding", f"{target}.embedding", 1, widths[-1], image.embedding_dim)

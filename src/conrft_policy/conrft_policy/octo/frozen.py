@@ -2,14 +2,16 @@
 
 Computed once: the standardised convolution weights, what the absent goal image adds to the first convolution, and the
 keys and values of the language prefix, which reads only itself. Kept between two ticks: the previous frame's image
-tokens (before their position embedding, which changes from tick to tick). Never computed: tokens that the last readout
-does not depend on, and in the last layer everything but that readout's own row.
+tokens (before their position embedding, which changes from tick to tick). Never computed: rows that the last readout
+does not depend on, which in the last layer is everything but that readout itself. (An earlier timestep's readout does
+count: a readout reads the earlier ones of its name.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +30,19 @@ class FrozenStem(nn.Module):
         super().__init__()
         self.size = image.size
         self.norms = stem.norms
-        weights = [_standardised(convolution) for convolution in stem.convolutions]
+        convolutions = [cast(StandardisedConv2d, convolution) for convolution in stem.convolutions]
+        weights = [convolution.standardised_weight().detach() for convolution in convolutions]
         missing_goal = torch.full((1, 3, image.size, image.size), -1.0).to(weights[0])
-        goal_part = F.conv2d(missing_goal, weights[0][:, 3:], stem.convolutions[0].bias, stride=2, padding=1)
+        goal_part = F.conv2d(missing_goal, weights[0][:, 3:], convolutions[0].bias, stride=2, padding=1)
         weights[0] = weights[0][:, :3]
         self.weights = nn.ParameterList(weight.contiguous(memory_format=torch.channels_last) for weight in weights)
-        self.biases = nn.ParameterList(convolution.bias for convolution in list(stem.convolutions)[1:])
+        self.biases = nn.ParameterList(convolution.bias for convolution in convolutions[1:])
         self.goal_part = nn.Buffer(goal_part.contiguous(memory_format=torch.channels_last))
         # Two linear maps in a row, without anything between them, are one.
-        kernel = stem.embedding.weight.flatten(1)
+        kernel, bias = stem.embedding.weight.flatten(1), cast(Tensor, stem.embedding.bias)
         self.head = nn.Linear(kernel.shape[1], projection.out_features, device=kernel.device, dtype=kernel.dtype)
         self.head.weight = nn.Parameter(projection.weight @ kernel)
-        self.head.bias = nn.Parameter(projection.weight @ stem.embedding.bias + projection.bias)
+        self.head.bias = nn.Parameter(projection.weight @ bias + projection.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, H, W, 3) uint8 -> tokens (N, n, dim) without position."""
@@ -70,7 +73,11 @@ class FrozenOcto(nn.Module):
         self.config = config = model.config
         self.stems = nn.ModuleDict(
             {
-                image.name: FrozenStem(image, model.stems[image.name], model.image_projections[image.name])
+                image.name: FrozenStem(
+                    image,
+                    cast(SmallStem, model.stems[image.name]),
+                    cast(nn.Linear, model.image_projections[image.name]),
+                )
                 for image in config.images
             }
         )
@@ -119,7 +126,7 @@ class FrozenOcto(nn.Module):
         if self.rows is not None:
             x = x[:, self.rows]
         for index, (block, plan) in enumerate(zip(self.blocks, self.plans, strict=True)):
-            x = self._block(index, block, plan, x)
+            x = self._block(index, cast(Block, block), plan, x)
         return self.norm(x).mean(dim=1)
 
     def _block(self, index: int, block: Block, plan: LayerPlan, x: Tensor) -> Tensor:
@@ -130,10 +137,6 @@ class FrozenOcto(nn.Module):
         value = torch.cat([self.prefix_values[index].expand(len(x), -1, -1, -1), value], dim=2)
         x = x + block.attention.attend(query, key, value, plan.bias)
         return x + block.mlp(block.mlp_norm(x))
-
-
-def _standardised(convolution: StandardisedConv2d) -> Tensor:
-    return convolution.standardised_weight().detach()
 
 
 def _template(model: OctoTransformer, prefix: Tensor) -> Tensor:
@@ -150,7 +153,7 @@ def _prefix_keys_and_values(model: OctoTransformer, prefix: Tensor) -> tuple[lis
     """Keys and values of the prefix in every layer, each (1, heads, language_tokens, head_dim)."""
     keys, values = [], []
     x = prefix
-    for block in model.blocks:
+    for block in cast("list[Block]", list(model.blocks)):
         query, key, value = block.attention.split(block.attention_norm(x))
         keys.append(key)
         values.append(value)

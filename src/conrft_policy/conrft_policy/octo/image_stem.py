@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,7 +49,7 @@ class SmallStem(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         channels = (6, *config.features)
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.convolutions = nn.ModuleList(StandardisedConv2d(*pair) for pair in pairs)
         self.norms = nn.ModuleList(nn.GroupNorm(config.groups, out, eps=GROUP_NORM_EPS) for _, out in pairs)
         self.embedding = nn.Conv2d(config.features[-1], config.embedding_dim, kernel_size=1)

@@ -128,7 +128,7 @@ class OctoTransformer(nn.Module):
             block = self.image_block(image.name, frames.flatten(0, 1), goal)
             parts.append(block.unflatten(0, (batch, steps)) + self.image_positions[image.name][:, :steps])
         if self.config.repeat_task_tokens:
-            parts.append(prefix[:, None].expand(-1, steps, -1, -1))
+            parts.append(prefix[:, None].expand(batch, steps, -1, -1))
         parts.append(self.readout_position[:, :steps].expand(batch, -1, -1, -1))
         return prefix, torch.cat(parts, dim=2)
 
