@@ -83,6 +83,6 @@ def _make_episode(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_episode() -> EpisodeMaker:
     return _make_episode

@@ -394,7 +394,7 @@ def test_a_recording_that_is_cut_off_is_refused(tmp_path: Path, make_episode: Ep
     whole = file.read_bytes()
     for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
-        with pytest.raises(BagError, match=r"is damaged or cut off .* `conrft demos salvage`"):
+        with pytest.raises(BagError, match=r"is cut off.*`conrft|nothing of it.*`conrft|is cut off.* `conrft demos salvage`"):
             read_episode(bag)
 
 

@@ -80,10 +80,20 @@ def type_hash(type_name: str) -> str:
     return str(store.hash_rihs01(type_name)) if type_name in store.fielddefs else ""
 
 
+@functools.cache
+def definition_text(type_name: str) -> str:
+    """Definition of a message with everything it uses, as a recording carries it."""
+    text, _ = typestore().generate_msgdef(type_name, ros_version=2)
+    return str(text)
+
+
 def unpack(raw: bytes, type_name: str) -> Any:
-    """A message of its serialized form (CDR); raises ValueError when the bytes are not such a message."""
+    """A message of its serialized form (CDR); raises ValueError when the bytes are not such a message.
+
+    Arrays share the memory of ``raw``.
+    """
     try:
-        return typestore().deserialize_cdr(raw, type_name)
+        return typestore().deserialize_cdr(memoryview(raw), type_name)
     except Exception as error:  # whatever damaged bytes lead the generated reader to
         raise ValueError(f"not a {type_name}: {error}") from error
 
@@ -130,7 +140,7 @@ def check_connection(connection: Connection, where: str) -> None:
 
 
 def bag_qos(profile: QoSProfile) -> Qos:
-    """rosbags' form of a QoS profile. Deadline, lifespan and liveliness stay at their defaults (infinite), as everywhere in the suite."""
+    """Rosbags' form of a QoS profile. Deadline, lifespan and liveliness stay at their defaults (infinite), as everywhere in the suite."""
     infinite = QosTime(9223372036, 854775807)
     reliable = profile.reliability == ReliabilityPolicy.RELIABLE
     latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from rosbags.rosbag2 import Reader
 
 from conrft_data.bags.assembly import Assembled, RawMessage, assemble, unpacked_status
-from conrft_data.bags.broken_mcap import complete_messages
 from conrft_data.bags.definitions import (
     EPISODE_STATE,
     EPISODE_TOPICS,
@@ -21,7 +20,7 @@ from conrft_data.bags.definitions import (
 )
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.listing import METADATA_FILE
-from conrft_data.bags.reader import open_recording
+from conrft_data.bags.mcap_messages import complete_messages
 from conrft_data.conversion import stamp_from_cdr, tick_from_cdr
 
 _TEMPORARY_PREFIX = ".import-"
@@ -168,18 +167,12 @@ class _Source:
     def _read_whole(
         part: Path, topics: tuple[RecordedTopic, ...], start: int | None, stop: int | None
     ) -> Iterator[_Recorded]:
-        with open_recording(part) as reader:
-            named = [
-                (connection, *found)
-                for connection in reader.connections
-                if (found := _match(connection.topic, connection.msgtype, topics))
-            ]
-            for connection, _, _ in named:
+        with Reader(part) as reader:
+            names = {c.topic: found for c in reader.connections if (found := _match(c.topic, c.msgtype, topics))}
+            connections = [connection for connection in reader.connections if connection.topic in names]
+            for connection in connections:
                 check_connection(connection, str(part))
-            if not named:
-                return
-            names = {connection.topic: (namespace, topic) for connection, namespace, topic in named}
-            for connection, recorded_ns, raw in reader.messages([entry[0] for entry in named], start, stop):
+            for connection, recorded_ns, raw in reader.messages(connections, start, stop) if connections else ():
                 yield _Recorded(*names[connection.topic], recorded_ns, raw)
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -28,6 +28,14 @@ CUSTOM_KEYS = (
 )
 
 
+class RecordedMessages(NamedTuple):
+    """What the metadata tells of a topic: type and RIHS01 hash (empty where it was not recorded) of its messages, and how many."""
+
+    type_name: str
+    digest: str
+    number: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpisodeInfo:
     """What is known of a recorded episode without opening the recording.
@@ -42,6 +50,8 @@ class EpisodeInfo:
         observations: number of recorded observations, those after the final step included.
         cameras: width and height by name.
         start_ns, duration_ns: ROS time of the first message, and to the last.
+        topics: what was recorded, by name.
+        files: of the recording.
     """
 
     path: Path
@@ -54,6 +64,8 @@ class EpisodeInfo:
     cameras: dict[str, tuple[int, int]]
     start_ns: int
     duration_ns: int
+    topics: dict[str, RecordedMessages]
+    files: list[Path]
 
     @property
     def episode_id(self) -> str:
@@ -88,8 +100,13 @@ def read_info(bag: Path) -> EpisodeInfo:
     label = read_label(bag)
     try:
         recorded = Outcome[custom["conrft_outcome"]]
-        counts = {
-            t["topic_metadata"]["name"]: int(t["message_count"]) for t in information["topics_with_message_count"]
+        topics = {
+            topic["topic_metadata"]["name"]: RecordedMessages(
+                topic["topic_metadata"]["type"],
+                topic["topic_metadata"].get("type_description_hash", ""),
+                int(topic["message_count"]),
+            )
+            for topic in information["topics_with_message_count"]
         }
         return EpisodeInfo(
             path=bag,
@@ -98,13 +115,15 @@ def read_info(bag: Path) -> EpisodeInfo:
             outcome=label.outcome if label else recorded,
             recorded_outcome=recorded,
             final_step=int(custom["conrft_final_step"]),
-            observations=counts.get(OBSERVATION.name, 0),
+            observations=topics[OBSERVATION.name].number if OBSERVATION.name in topics else 0,
             cameras={
                 name: (int(width), int(height))
                 for name, (width, height) in json.loads(custom["conrft_cameras"]).items()
             },
             start_ns=int(information["starting_time"]["nanoseconds_since_epoch"]),
             duration_ns=int(information["duration"]["nanoseconds"]),
+            topics=topics,
+            files=[bag / Path(file).name for file in information["relative_file_paths"]],
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BagError(f"{bag / METADATA_FILE}: cannot be understood: {type(error).__name__} {error}") from error
@@ -138,7 +157,7 @@ def list_episodes(folder: Path | str, problems: list[BagError] | None = None) ->
 def _bag_information(bag: Path) -> dict[str, Any]:
     file = bag / METADATA_FILE
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - both loaders are safe ones
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
         information = content["rosbag2_bagfile_information"]
     except FileNotFoundError as error:
         raise BagError(f"{bag}: has no {METADATA_FILE}, it is no finished bag") from error

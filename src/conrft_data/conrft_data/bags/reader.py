@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 
 from conrft_data.bags import definitions
 from conrft_data.bags.definitions import (
@@ -24,6 +21,7 @@ from conrft_data.bags.definitions import (
 )
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.listing import EpisodeInfo, read_info
+from conrft_data.bags.mcap_messages import McapMessage, complete_messages, is_whole
 from conrft_data.config import TaskConfig
 from conrft_data.conversion import (
     CameraSizes,
@@ -37,6 +35,8 @@ from conrft_data.conversion import (
 )
 from conrft_data.ticks import EpisodeStatus, Proposal, Tick
 from conrft_data.types import ACTION_DIM, ActionSource, Command, Episode, Float32, Observation, Verdict
+
+_ADVICE = "`conrft demos salvage` recovers what is complete"
 
 
 def read_episode(path: Path | str, expect: TaskConfig | None = None) -> Episode:
@@ -54,9 +54,9 @@ def read_episode(path: Path | str, expect: TaskConfig | None = None) -> Episode:
     info = read_info(bag)
     cameras = _expected_cameras(info, expect)
     contents = _Contents()
-    for connection, raw in _messages(bag):
+    for message in _messages(info):
         try:
-            contents.add(connection, definitions.unpack(raw, connection.msgtype), cameras)
+            contents.add(message.topic, definitions.unpack(message.raw, message.type_name), cameras)
         except (MessageError, ValueError) as error:
             raise BagError(f"{bag}: {error}") from error
     return contents.episode(info)
@@ -77,37 +77,50 @@ def _expected_cameras(info: EpisodeInfo, expect: TaskConfig | None) -> CameraSiz
     return sizes
 
 
-def _messages(bag: Path) -> Iterator[tuple[Connection, bytes]]:
-    """Serialized messages of the episode's topics in the order of their stamps, after a check of topics and definitions."""
-    wanted = {topic.name: topic.type_name for topic in EPISODE_TOPICS}
-    with open_recording(bag) as reader:
-        connections = [c for c in reader.connections if c.topic in wanted]
-        recorded = {c.topic for c in connections if c.msgcount}
-        if missing := [t.name for t in REQUIRED_TOPICS if t.name not in recorded]:
-            raise BagError(f"{bag}: has no messages on {', '.join(missing)}")
-        for connection in connections:
-            if connection.msgtype != wanted[connection.topic]:
-                raise BagError(
-                    f"{bag}: {connection.topic} holds {connection.msgtype}, expected {wanted[connection.topic]}"
-                )
-            definitions.check_connection(connection, str(bag))
-        for connection, _, raw in reader.messages(connections):
-            yield connection, raw
-
-
-@contextmanager
-def open_recording(path: Path) -> Iterator[Reader]:
-    """A rosbag2 recording (folder or single file), every way of being damaged told as one BagError."""
-    try:
-        with Reader(path) as reader:
-            yield reader
-    except (BagError, GeneratorExit):
-        raise
-    except Exception as error:  # damaged files make the parser fail in many ways
-        reason = str(error).rstrip(".") or type(error).__name__
+def _messages(info: EpisodeInfo) -> Iterator[McapMessage]:
+    """Messages of the episode's topics in recorded order, after a check of topics and definitions."""
+    _check_topics(info)
+    wanted = {topic.name for topic in EPISODE_TOPICS if topic.name in info.topics}
+    left = {name: info.topics[name].number for name in wanted}
+    checked: set[str] = set()
+    for file in info.files:
+        _check_whole(file)
+        for message in complete_messages(file):
+            if message.topic not in wanted:
+                continue
+            if message.topic not in checked and not info.topics[message.topic].digest:
+                where = f"{info.path}: {message.topic}"
+                definitions.check_definition(message.type_name, where, text=message.definition, idl=message.idl)
+            checked.add(message.topic)
+            left[message.topic] -= 1
+            yield message
+    if missing := {name: count for name, count in left.items() if count}:
+        name, count = next(iter(missing.items()))
+        found = info.topics[name].number - count
         raise BagError(
-            f"{path}: is damaged or cut off ({reason}); `conrft demos salvage` recovers what is complete"
-        ) from error
+            f"{info.path}: is damaged, {found} of {info.topics[name].number} messages on {name} can be read; {_ADVICE}"
+        )
+
+
+def _check_topics(info: EpisodeInfo) -> None:
+    for topic in EPISODE_TOPICS:
+        recorded = info.topics.get(topic.name)
+        if recorded is None or not recorded.number:
+            if topic in REQUIRED_TOPICS:
+                raise BagError(f"{info.path}: has no messages on {topic.name}")
+            continue
+        if recorded.type_name != topic.type_name:
+            raise BagError(f"{info.path}: {topic.name} holds {recorded.type_name}, expected {topic.type_name}")
+        definitions.check_definition(topic.type_name, f"{info.path}: {topic.name}", digest=recorded.digest)
+
+
+def _check_whole(file: Path) -> None:
+    try:
+        whole = is_whole(file)
+    except OSError as error:
+        raise BagError(f"{file}: cannot be read: {error.strerror or error}") from error
+    if not whole:
+        raise BagError(f"{file}: is cut off, it has no end; {_ADVICE}")
 
 
 @dataclass
@@ -121,23 +134,23 @@ class _Contents:
     ticks: dict[int, Tick] = field(default_factory=dict)
     status: EpisodeStatus | None = None
 
-    def add(self, connection: Connection, message: Any, cameras: CameraSizes) -> None:
+    def add(self, topic: str, message: Any, cameras: CameraSizes) -> None:
         """Files one message under its step; raises ValueError when it cannot be used."""
-        if connection.topic == EPISODE_STATE.name:
-            self.status = episode_status_from_msg(message, connection.topic)
+        if topic == EPISODE_STATE.name:
+            self.status = episode_status_from_msg(message, topic)
             return
         tick = tick_of(message)
-        where = f"{connection.topic} step {tick.step}"
+        where = f"{topic} step {tick.step}"
         steps: dict[int, Any]
         item: Any
-        if connection.topic == OBSERVATION.name:
+        if topic == OBSERVATION.name:
             steps, item = self.observations, observation_from_msg(message, cameras, where)
-        elif connection.topic == ACTION.name:
+        elif topic == ACTION.name:
             steps, item = self.commands, command_from_msg(message, where)
-        elif connection.topic == POLICY_OUTPUT.name:
+        elif topic == POLICY_OUTPUT.name:
             steps, item = self.proposals, proposal_from_msg(message, where)
         else:
-            assert connection.topic == REWARD.name
+            assert topic == REWARD.name
             steps, item = self.verdicts, verdict_from_msg(message, where)
         if tick.step in steps:
             raise ValueError(f"{where}: is there twice")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from conrft_data import durable_files
 from conrft_data.bags.assembly import Assembled, RawMessage, assemble
-from conrft_data.bags.broken_mcap import complete_messages
 from conrft_data.bags.definitions import EPISODE_TOPICS, check_definition
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.label import LABEL_FILE
 from conrft_data.bags.listing import read_info
+from conrft_data.bags.mcap_messages import complete_messages
 from conrft_data.bags.writer import TEMPORARY_PREFIX, lock_folder
 
 DAMAGED_PREFIX = ".damaged-"

@@ -185,7 +185,8 @@ class EpisodeWriter:
             self._connections[topic.name] = self._writer.add_connection(
                 topic.name,
                 topic.type_name,
-                typestore=definitions.typestore(),
+                msgdef=definitions.definition_text(topic.type_name),
+                rihs01=definitions.type_hash(topic.type_name),
                 offered_qos_profiles=[definitions.bag_qos(topic.qos)],
             )
 

@@ -1,4 +1,7 @@
-"""Reads what is complete in an MCAP file without an end (https://mcap.dev/spec): the index and the summary are missing there, and the last chunk may be."""
+"""Reads the messages of an MCAP file (https://mcap.dev/spec) in their order, also of one without an end.
+
+There the index and the summary are missing, and the last chunk may break off.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,14 @@ def complete_messages(file: Path) -> Iterator[McapMessage]:
             yield from channels.messages(chunk, 0, _end_of_complete_records(chunk, 0))
     except OSError as error:
         raise BagError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def is_whole(file: Path) -> bool:
+    """Whether an MCAP file has its end; raises OSError when it cannot be read."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - len(_MAGIC)))
+        return size > len(_MAGIC) and stream.read() == _MAGIC
 
 
 class _Channels:
