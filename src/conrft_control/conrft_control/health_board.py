@@ -1,0 +1,68 @@
+"""What the nodes of the loop say about themselves on /diagnostics, and which of them say nothing any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Level(IntEnum):
+    """Levels of ``diagnostic_msgs/DiagnosticStatus``."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+def node_of(status_name: str) -> str:
+    """The node that a diagnostic status belongs to: ``/robot/observer: tick`` is ``observer``'s."""
+    return status_name.split(":")[0].strip().split("/")[-1]
+
+
+@dataclass(slots=True)
+class _Report:
+    level: Level
+    message: str
+    heard_wall_s: float
+    bad_since_wall_s: float | None
+
+
+class HealthBoard:
+    """Keeps the last word of each required node. All times are monotonic wall time: a simulator's clock may stand still."""
+
+    def __init__(self, required: Sequence[str], silence_s: float) -> None:
+        """``required``: node names; ``silence_s``: a node that said nothing for so long has died or hangs."""
+        self._required = tuple(required)
+        self._silence_s = silence_s
+        self._reports: dict[str, _Report] = {}
+
+    def put(self, status_name: str, level: Level, message: str, wall_s: float) -> None:
+        """One diagnostic status came; those of other nodes are passed over."""
+        node = node_of(status_name)
+        if node not in self._required:
+            return
+        before = self._reports.get(node)
+        bad_since = None
+        if level >= Level.ERROR:
+            bad_since = (
+                before.bad_since_wall_s if before is not None and before.bad_since_wall_s is not None else wall_s
+            )
+        self._reports[node] = _Report(level, message, wall_s, bad_since)
+
+    def not_ready(self, wall_s: float) -> list[str]:
+        """Why an episode must not begin: one sentence for each required node that is missing, silent or in error."""
+        missing = [f"{node}: has not reported yet" for node in self._required if node not in self._reports]
+        return missing + self.failed(wall_s, 0.0)
+
+    def failed(self, wall_s: float, patience_s: float) -> list[str]:
+        """Which nodes fell silent, or have been in error for at least ``patience_s``."""
+        problems = []
+        for node, report in self._reports.items():
+            silence = wall_s - report.heard_wall_s
+            if silence > self._silence_s:
+                problems.append(f"{node}: silent for {silence:.1f} s")
+            elif report.bad_since_wall_s is not None and wall_s - report.bad_since_wall_s >= patience_s:
+                problems.append(f"{node}: {report.message}")
+        return problems

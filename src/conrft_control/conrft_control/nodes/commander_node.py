@@ -1,0 +1,141 @@
+"""The commander: the only publisher of target_pose. It follows the Actions of an episode, leads home between two, and else holds the arm."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from conrft_control.commander import Commander, CommanderSettings, Target
+from conrft_control.gripper_opening import gripper_opening
+from conrft_control.health_board import Level
+from conrft_control.nodes import quality_of_service as qos
+from conrft_control.nodes.node_health import NodeHealth
+from conrft_control.nodes.reset_parameters import declare_tolerance
+from conrft_control.nodes.running import declare, declare_lockstep, declare_robot, declare_task, run
+from conrft_data import topics
+from conrft_data.conversion import (
+    MessageError,
+    command_from_msg,
+    episode_status_from_msg,
+    ns_to_stamp,
+    pose_from_msg,
+    pose_to_msg,
+    stamp_to_ns,
+    tick_of,
+)
+from conrft_data.types import Phase
+from conrft_msgs.msg import Action, EpisodeState
+
+_WATCHDOG_S = 0.02
+_GRIPPER_RETRY_S = 0.1
+
+
+class CommanderNode(Node):
+    """Carries messages to the core, and its targets to the impedance controller."""
+
+    def __init__(self) -> None:
+        super().__init__("commander")
+        self._task, self._robot, lockstep = declare_task(self), declare_robot(self), declare_lockstep(self)
+        settings = CommanderSettings(
+            lockstep=lockstep,
+            action_timeout_s=self._robot.action_timeout,
+            state_timeout_s=self._robot.state_timeout,
+            tolerance=declare_tolerance(self),
+        )
+        gripper_interface = declare(
+            self, "send_gripper", True, "send gripper commands; false where another node drives the gripper"
+        )
+        self._commander = Commander(self._task, settings)
+        self._health = NodeHealth(self, self._report)
+        self._target_publisher = self.create_publisher(PoseStamped, self._robot.target_pose, topics.COMMAND)
+        self._gripper_publisher = (
+            self.create_publisher(Float64MultiArray, self._robot.gripper_command, topics.COMMAND)
+            if gripper_interface
+            else None
+        )
+        self.create_subscription(PoseStamped, self._robot.current_pose, self._on_pose, topics.SENSOR)
+        self.create_subscription(JointState, self._robot.gripper_state, self._on_gripper, topics.SENSOR)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        if not lockstep:
+            self.create_timer(_WATCHDOG_S, self._on_watchdog)
+        self.create_timer(_GRIPPER_RETRY_S, self._send_gripper, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_state(self, message: EpisodeState) -> None:
+        self._carry_out(self._commander.on_status(episode_status_from_msg(message), self._now_ns()))
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        try:
+            pose = pose_from_msg(message.pose, self._robot.current_pose)
+        except MessageError:
+            pose = None
+        self._carry_out(self._commander.on_pose(stamp_ns, pose))
+
+    def _on_gripper(self, message: JointState) -> None:
+        try:
+            opening = gripper_opening(message.position, self._robot.gripper_max_width, self._robot.gripper_state)
+        except MessageError as error:
+            self._commander.problem = str(error)
+            return
+        self._carry_out(self._commander.on_gripper(stamp_to_ns(message.header.stamp), opening))
+
+    def _on_action(self, message: Action) -> None:
+        try:
+            command = command_from_msg(message)
+        except MessageError as error:
+            self._carry_out(self._commander.on_unusable_action(tick_of(message), str(error), self._now_ns()))
+            return
+        self._carry_out(self._commander.on_action(tick_of(message), command, self._now_ns()))
+
+    def _on_watchdog(self) -> None:
+        self._carry_out(self._commander.on_time(self._now_ns()))
+
+    def _carry_out(self, target: Target | None) -> None:
+        # The gripper first: in lockstep the target sets simulated time going.
+        if self._commander.gripper.due is not None:
+            self._send_gripper()
+        if target is not None:
+            message = PoseStamped(pose=pose_to_msg(target.pose))
+            message.header.stamp = ns_to_stamp(target.stamp_ns)
+            message.header.frame_id = self._robot.base_frame
+            self._target_publisher.publish(message)
+        if bool(self._commander.problem) != (self._health.level is Level.ERROR):
+            self._report()
+
+    def _send_gripper(self) -> None:
+        opening, publisher = self._commander.gripper.due, self._gripper_publisher
+        if opening is None or publisher is None or publisher.get_subscription_count() == 0:
+            return
+        publisher.publish(Float64MultiArray(data=array("d", [opening])))
+        self._commander.gripper.sent()
+
+    def _report(self) -> None:
+        commander = self._commander
+        if commander.problem:
+            self._health.say(Level.ERROR, commander.problem)
+        elif commander.phase is None:
+            self._health.say(Level.OK, "waits for the supervisor")
+        else:
+            doing = {Phase.RESETTING: "leads the arm home", Phase.RUNNING: "follows the Actions"}.get(
+                commander.phase, "holds the arm"
+            )
+            self._health.say(Level.OK, doing, {"gripper_wanted": commander.gripper.wanted})
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def main() -> None:
+    """Runs the commander."""
+    sys.exit(run(CommanderNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,421 @@
+"""The episode supervisor: begins episodes, ends them with an outcome, and stops at a fault."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import datetime, timezone
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import Trigger
+
+from conrft_control import episode_supervisor as core
+from conrft_control.button_presses import ButtonPresses
+from conrft_control.episode_supervisor import AfterFault, EpisodeSupervisor, Now, Stage, SupervisorSettings
+from conrft_control.gripper_opening import gripper_opening
+from conrft_control.health_board import HealthBoard, Level
+from conrft_control.nodes import quality_of_service as qos
+from conrft_control.nodes.node_health import NodeHealth
+from conrft_control.nodes.reset_parameters import declare_tolerance
+from conrft_control.nodes.running import StopRequested, declare, declare_lockstep, declare_robot, declare_task, run
+from conrft_control.reset_motion import not_arrived, reset_pose
+from conrft_data import topics
+from conrft_data.conversion import (
+    MessageError,
+    episode_status_to_msg,
+    pose_from_msg,
+    stamp_to_ns,
+    tick_of,
+)
+from conrft_data.types import ActionSource, Mode, Outcome
+from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Reward
+from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
+
+_STEP_S = 0.02
+_IN_EPISODE = (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
+
+
+class SupervisorNode(Node):
+    """Gives the state machine its events and carries out its effects."""
+
+    def __init__(self) -> None:
+        super().__init__("supervisor")
+        self._task, self._robot = declare_task(self), declare_robot(self)
+        self._tolerance, self._goal = declare_tolerance(self), reset_pose(self._task.reset)
+        self._supervisor = EpisodeSupervisor(self._declare_settings())
+        self._required = [
+            name
+            for name in declare(
+                self,
+                "required_nodes",
+                ["observer", "intervention_mux", "commander"],
+                "nodes that must report themselves well on /diagnostics",
+            )
+            if name
+        ]
+        self._board = HealthBoard(
+            self._required,
+            declare(
+                self,
+                "node_timeout",
+                5.0,
+                "a required node that says nothing for so long has failed, s of wall time",
+                low=1.5,
+                high=120.0,
+            ),
+        )
+        self._presses = ButtonPresses(
+            declare(self, "debounce", 0.05, "a second press within this time is chatter, s", low=0.0, high=1.0)
+        )
+        self._success_button = declare(
+            self, "success_button", 2, "ends the episode with success; -1: none", low=-1, high=64
+        )
+        self._abort_button = declare(self, "abort_button", 3, "ends the episode as aborted; -1: none", low=-1, high=64)
+        self._veto_button = declare(
+            self, "veto_button", 4, "takes back the success of the last episode; -1: none", low=-1, high=64
+        )
+        self._start_button = declare(self, "start_button", -1, "starts the waiting episode; -1: none", low=-1, high=64)
+        self._pose: PoseStamped | None = None
+        self._gripper: JointState | None = None
+        self._scene_future: Future | None = None
+        self._begun = False
+        self._health = NodeHealth(self, self._report)
+        self._connect()
+
+    def _declare_settings(self) -> SupervisorSettings:
+        default = SupervisorSettings(task="", instruction="", max_steps=1, mode=Mode.TRAINING, session="")
+        mode = self._declare_mode()
+        ends = self._declare_ends(mode)
+        tail = declare(
+            self,
+            "tail_steps",
+            5,
+            "ticks after a demonstration's success that show the goal to the reward classifier",
+            low=0,
+            high=1000,
+        )
+        wait_for_learner = declare(
+            self,
+            "wait_for_learner",
+            mode is Mode.TRAINING,
+            "training: the next episode begins when the learner has caught up",
+        )
+        after_fault = declare(
+            self,
+            "after_fault",
+            default.after_fault.value,
+            "wait: for the operator's start; exit: with code 1; continue: when all nodes are well",
+            constraints="wait, exit, continue",
+        )
+        return SupervisorSettings(
+            task=self._task.name,
+            instruction=self._task.instruction,
+            max_steps=self._task.max_steps,
+            mode=mode,
+            session=self._declare_session(),
+            lockstep=declare_lockstep(self),
+            episodes=declare(self, "episodes", default.episodes, "how many to run; 0: no limit", low=0, high=1_000_000),
+            only_successes=declare(
+                self, "only_successes", mode is Mode.DEMONSTRATION, "count successful episodes only"
+            ),
+            first_episode=declare(
+                self, "first_episode", default.first_episode, "number of the first episode", low=1, high=1_000_000
+            ),
+            seed=declare(self, "seed", default.seed, "of the scene's start states", low=0, high=2**31 - 1),
+            scene_reset=declare(
+                self, "scene_reset", default.scene_reset, "a simulator puts the scene back; false: a person does"
+            ),
+            reward_ends="reward" in ends,
+            operator_ends="operator" in ends,
+            reward_expected=declare(self, "reward_expected", "reward" in ends, "a reward node judges every tick"),
+            wait_for_learner=wait_for_learner and mode is Mode.TRAINING,
+            wait_for_start=declare(
+                self, "wait_for_start", default.wait_for_start, "each episode waits for the operator's start"
+            ),
+            tail_steps=tail if mode is Mode.DEMONSTRATION else 0,
+            hold_limit=declare(
+                self,
+                "hold_limit",
+                default.hold_limit,
+                "so many HOLDs in a row are a fault where a policy drives; 0: never",
+                low=0,
+                high=10_000,
+            ),
+            action_timeout=declare(
+                self,
+                "action_timeout",
+                default.action_timeout,
+                "without an Action for so long the episode ends with a fault, s of wall time",
+                low=0.2,
+                high=600.0,
+            ),
+            decision_timeout=declare(
+                self,
+                "decision_timeout",
+                default.decision_timeout,
+                "longest wait for the reward of the final step, s of wall time",
+                low=0.0,
+                high=60.0,
+            ),
+            scene_timeout=declare(
+                self,
+                "scene_timeout",
+                default.scene_timeout,
+                "for the scene to be put back, s of wall time",
+                low=0.1,
+                high=600.0,
+            ),
+            reset_timeout=self._declare_reset_timeout(),
+            error_patience=declare(
+                self,
+                "error_patience",
+                default.error_patience,
+                "a required node may be in error for so long in an episode, s of wall time",
+                low=0.0,
+                high=600.0,
+            ),
+            after_fault=AfterFault(after_fault),
+        )
+
+    def _declare_mode(self) -> Mode:
+        names = [mode.name.lower() for mode in Mode]
+        name = declare(self, "mode", "training", "why the episodes are run", constraints=", ".join(names))
+        if name not in names:
+            raise ValueError(f"mode must be one of {', '.join(names)}, got {name!r}")
+        return Mode[name.upper()]
+
+    def _declare_ends(self, mode: Mode) -> list[str]:
+        """Who may call an episode a success: in training the reward node, elsewhere a person (or the simulator's judge)."""
+        ends: list[str] = declare(
+            self,
+            "success_from",
+            ["reward"] if mode is Mode.TRAINING else ["operator"],
+            "who calls an episode a success",
+            constraints="reward, operator, or both",
+        )
+        if not ends or set(ends) - {"reward", "operator"}:
+            raise ValueError(f"success_from must hold reward, operator or both, got {ends}")
+        return ends
+
+    def _declare_session(self) -> str:
+        session = str(
+            declare(self, "session", "", "first part of the names of the episodes; empty: the time of the start")
+        )
+        return session or datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+
+    def _declare_reset_timeout(self) -> float:
+        return float(
+            declare(
+                self,
+                "reset_timeout",
+                self._task.reset.timeout,
+                "for the arm to reach the reset pose, s of wall time",
+                low=0.1,
+                high=600.0,
+            )
+        )
+
+    def _connect(self) -> None:
+        lockstep = self._supervisor.settings.lockstep
+        self._state_publisher = self.create_publisher(EpisodeState, topics.EPISODE_STATE, topics.LATCHED)
+        self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        self.create_subscription(Reward, topics.REWARD, self._on_reward, topics.TICK)
+        self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep))
+        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, qos.LATCHED)
+        self.create_subscription(PoseStamped, self._robot.current_pose, self._on_pose, topics.SENSOR)
+        self.create_subscription(JointState, self._robot.gripper_state, self._on_gripper, topics.SENSOR)
+        self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
+        self.create_service(EndEpisode, topics.END_EPISODE, self._on_end)
+        self.create_service(Trigger, topics.START_EPISODE, self._on_start)
+        self._scene_client = self.create_client(ResetScene, topics.RESET_SCENE)
+        self._relabel_client = self.create_client(RelabelEpisode, topics.RELABEL_EPISODE)
+        self.create_timer(_STEP_S, self._on_time, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _now(self) -> Now:
+        return Now(int(self.get_clock().now().nanoseconds), time.monotonic())
+
+    def _on_action(self, message: Action) -> None:
+        self._carry_out(
+            self._supervisor.action(tick_of(message), ActionSource(message.source), message.reason, self._now())
+        )
+
+    def _on_reward(self, message: Reward) -> None:
+        self._carry_out(self._supervisor.reward(tick_of(message), bool(message.success), self._now()))
+
+    def _on_joy(self, message: Joy) -> None:
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        for button in self._presses.update(message.buttons, stamp_ns):
+            self._on_press(button, stamp_ns)
+        self._carry_out(self._supervisor.buttons_seen(stamp_ns, self._now()))
+
+    def _on_press(self, button: int, stamp_ns: int) -> None:
+        supervisor, now = self._supervisor, self._now()
+        if button == self._success_button:
+            self._carry_out(supervisor.success_pressed(stamp_ns, now))
+        elif button == self._abort_button:
+            self._carry_out(supervisor.end_request(Outcome.ABORTED, "aborted by the operator's button", now)[1])
+        elif button == self._veto_button:
+            self._carry_out(supervisor.veto())
+        elif button == self._start_button:
+            supervisor.start_request(now)
+
+    def _on_learner(self, message: LearnerStatus) -> None:
+        self._supervisor.learner(message.last_episode_id, int(message.pending_updates))
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._pose = message
+        self._supervisor.tick_seen(stamp_to_ns(message.header.stamp), self._now())
+        self._check_arrival()
+
+    def _on_gripper(self, message: JointState) -> None:
+        self._gripper = message
+        self._check_arrival()
+
+    def _check_arrival(self) -> None:
+        """Judges pose and gripper exactly as the commander does, so that in lockstep both stop at the same tick."""
+        if self._supervisor.stage is not Stage.RESETTING or self._pose is None or self._gripper is None:
+            return
+        stamp_ns = stamp_to_ns(self._pose.header.stamp)
+        if self._supervisor.settings.lockstep and stamp_to_ns(self._gripper.header.stamp) != stamp_ns:
+            return
+        try:
+            pose = pose_from_msg(self._pose.pose, self._robot.current_pose)
+            opening = gripper_opening(self._gripper.position, self._robot.gripper_max_width, self._robot.gripper_state)
+        except MessageError as error:
+            self._supervisor.waiting_for = str(error)
+            return
+        opening = opening if self._task.action_dim == 7 else 1.0
+        problem = not_arrived(pose, opening, self._goal, self._tolerance)
+        self._supervisor.waiting_for = problem
+        if not problem:
+            self._carry_out(self._supervisor.arrived(stamp_ns, self._now()))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._board.put(status.name, Level(min(status.level[0], Level.STALE)), status.message, time.monotonic())
+
+    def _on_end(self, request: EndEpisode.Request, response: EndEpisode.Response) -> EndEpisode.Response:
+        try:
+            outcome = Outcome(request.outcome)
+        except ValueError:
+            response.message = f"outcome {request.outcome} is unknown"
+            return response
+        problem, effects = self._supervisor.end_request(outcome, request.reason, self._now())
+        self._carry_out(effects)
+        response.success, response.message = (
+            not problem,
+            problem or f"{self._supervisor.episode_id} ends with {outcome.name}",
+        )
+        return response
+
+    def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        problem = self._supervisor.start_request(self._now())
+        response.success, response.message = not problem, problem or "granted"
+        return response
+
+    def _on_time(self) -> None:
+        now, supervisor = self._now(), self._supervisor
+        if not self._begun:
+            self._begun = True
+            self._carry_out(supervisor.begin(now))
+        self._call_scene_when_served()
+        in_episode = supervisor.stage in _IN_EPISODE
+        problems = (
+            self._board.failed(now.wall_s, supervisor.settings.error_patience)
+            if in_episode
+            else self._board.not_ready(now.wall_s)
+        )
+        self._carry_out(supervisor.on_time(problems, now))
+
+    def _carry_out(self, effects: list[core.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, core.Publish):
+                self._tell(effect)
+            elif isinstance(effect, core.ResetScene):
+                self._scene_request: ResetScene.Request | None = ResetScene.Request(
+                    seed=effect.seed, episode=effect.episode
+                )
+                self._call_scene_when_served()
+            elif isinstance(effect, core.Relabel):
+                self._relabel(effect)
+            else:
+                self._quit(effect)
+
+    def _tell(self, effect: core.Publish) -> None:
+        status = effect.status
+        self._state_publisher.publish(episode_status_to_msg(status, self._robot.base_frame))
+        text = f"{status.episode_id} {status.phase.name}"
+        if status.outcome is not Outcome.NONE:
+            takeovers, ticks = self._supervisor.interventions
+            text += f" {status.outcome.name} at step {status.final_step}, {takeovers} interventions ({ticks} ticks)"
+        log = self.get_logger()
+        (log.error if status.outcome is Outcome.FAULT else log.info)(f"{text} {status.reason}".rstrip())
+        self._report()
+
+    def _call_scene_when_served(self) -> None:
+        """Asks for the scene once its server is there; never waits for it."""
+        request = getattr(self, "_scene_request", None)
+        if request is None or not self._scene_client.service_is_ready():
+            return
+        self._scene_request = None
+        self._scene_future = self._scene_client.call_async(request)
+        self._scene_future.add_done_callback(self._on_scene_reset)
+
+    def _on_scene_reset(self, future: Future) -> None:
+        if future is not self._scene_future or future.cancelled():
+            return
+        response = future.result()
+        self._carry_out(self._supervisor.scene_reset_done(bool(response.success), response.message, self._now()))
+
+    def _relabel(self, effect: core.Relabel) -> None:
+        if not self._relabel_client.service_is_ready():
+            self.get_logger().error(
+                f"{effect.episode_id} was not relabelled: no recorder serves {topics.RELABEL_EPISODE}"
+            )
+            return
+        request = RelabelEpisode.Request(
+            episode_id=effect.episode_id, outcome=int(effect.outcome), reason=effect.reason
+        )
+        self._relabel_client.call_async(request).add_done_callback(self._on_relabelled)
+
+    def _on_relabelled(self, future: Future) -> None:
+        response = future.result()
+        (self.get_logger().info if response.success else self.get_logger().error)(response.message)
+
+    def _quit(self, effect: core.Quit) -> None:
+        log = self.get_logger()
+        (log.error if effect.exit_code else log.info)(effect.message)
+        raise StopRequested(effect.exit_code)
+
+    def _report(self) -> None:
+        supervisor = self._supervisor
+        takeovers, ticks = supervisor.interventions
+        values = {
+            "episode_id": supervisor.episode_id,
+            "step": supervisor.steps,
+            "episodes_counted": supervisor.counted,
+            "interventions": takeovers,
+            "operator_ticks": ticks,
+        }
+        if supervisor.stage is Stage.FAULTED:
+            self._health.say(Level.ERROR, supervisor.waiting_for or "fault", values)
+        else:
+            self._health.say(Level.OK, f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": "), values)
+
+    def stop(self) -> None:
+        """Ends a running episode as aborted, so that its recording says so."""
+        self._carry_out(self._supervisor.stop(self._now()))
+
+
+def main() -> None:
+    """Runs the supervisor."""
+    sys.exit(run(SupervisorNode))
+
+
+if __name__ == "__main__":
+    main()

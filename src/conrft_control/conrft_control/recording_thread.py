@@ -1,0 +1,180 @@
+"""Writes episodes to the disk in a thread of its own, so that a slow disk never delays a callback."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from conrft_control.episode_sorting import Abandon, Finish, Job, Open, Write
+from conrft_data.bags.errors import BagError
+from conrft_data.bags.label import relabel
+from conrft_data.ticks import EpisodeStatus
+from conrft_data.types import Outcome
+
+
+class Writer(Protocol):
+    """What is needed of ``conrft_data.bags.writer.EpisodeWriter``."""
+
+    def write(self, topic: str, raw: bytes, stamp_ns: int) -> None:
+        """Appends a message."""
+        ...
+
+    def finish(self, outcome: Outcome, final_step: int) -> Path:
+        """Completes the bag and returns its folder."""
+        ...
+
+    def close(self) -> None:
+        """Closes the files and leaves the recording for salvage."""
+        ...
+
+
+class RecordingThread:
+    """Carries out jobs in order. An episode whose recording fails is broken off and stays on the disk as a leftover: nothing half gets a final name."""
+
+    def __init__(
+        self, open_writer: Callable[[EpisodeStatus], Writer], capacity_bytes: int, say: Callable[[str], None]
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            open_writer: begins the recording of an episode; may raise BagError.
+            capacity_bytes: of messages that wait for the disk; beyond it an episode is broken off.
+            say: for a person, called from the thread.
+        """
+        self._open_writer, self._capacity, self._say = open_writer, capacity_bytes, say
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._writers: dict[str, Writer] = {}
+        self._labels: dict[str, tuple[Outcome, str]] = {}
+        self._pending: set[str] = set()
+        self._finished: list[Path] = []
+        self._overflowed: set[str] = set()
+        self._problems: dict[str, str] = {}
+        self.queued_bytes = 0
+        self._thread = threading.Thread(target=self._work, name="recording")
+        self._thread.start()
+
+    @property
+    def finished(self) -> list[Path]:
+        """Folders of the bags that are complete, oldest first."""
+        with self._changed:
+            return list(self._finished)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What went wrong, by episode id."""
+        with self._changed:
+            return dict(self._problems)
+
+    def add(self, jobs: list[Job]) -> None:
+        """Hands over jobs; returns at once."""
+        if not jobs:
+            return
+        with self._changed:
+            for job in jobs:
+                self._add(job)
+            self._changed.notify()
+
+    def _add(self, job: Job) -> None:
+        if isinstance(job, Write):
+            if job.episode_id in self._overflowed:
+                return
+            if self.queued_bytes + len(job.raw) > self._capacity:
+                self._overflowed.add(job.episode_id)
+                job = Abandon(
+                    job.episode_id, f"the disk is too slow, {self.queued_bytes / 2**20:.0f} MiB wait to be written"
+                )
+            else:
+                self.queued_bytes += len(job.raw)
+        elif isinstance(job, Open):
+            self._pending.add(job.status.episode_id)
+        self._jobs.append(job)
+
+    def relabel(self, episode_id: str, outcome: Outcome, reason: str) -> str:
+        """Changes the outcome of an episode, at once or when its bag is complete; empty: the last finished one. Returns what was done; raises BagError."""
+        with self._changed:
+            if episode_id in self._pending:
+                self._labels[episode_id] = (outcome, reason)
+                return f"{episode_id} will be relabelled {outcome.name} when its recording is complete"
+            if not episode_id and not self._finished:
+                raise BagError("no episode has been recorded yet")
+            bag = next((bag for bag in reversed(self._finished) if episode_id in ("", bag.name)), None)
+        if bag is None:
+            raise BagError(f"{episode_id} is not an episode of this session")
+        relabel(bag, outcome, reason)
+        return f"{bag.name} is relabelled {outcome.name}"
+
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Carries out what waits, then ends the thread; False when the disk did not keep up with ``timeout_s``."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._jobs and not self._closing:
+                    self._changed.wait()
+                if not self._jobs:
+                    break
+                job = self._jobs.popleft()
+            self._carry_out(job)
+        for writer in self._writers.values():
+            writer.close()
+
+    def _carry_out(self, job: Job) -> None:
+        episode_id = job.status.episode_id if isinstance(job, Open) else job.episode_id
+        try:
+            if isinstance(job, Open):
+                self._writers[episode_id] = self._open_writer(job.status)
+            elif isinstance(job, Write):
+                self._write(job)
+            elif isinstance(job, Finish):
+                self._finish(job)
+            else:
+                self._break_off(episode_id, job.reason)
+        except (BagError, OSError) as error:
+            self._break_off(episode_id, str(error))
+
+    def _write(self, job: Write) -> None:
+        with self._changed:
+            self.queued_bytes -= len(job.raw)
+        writer = self._writers.get(job.episode_id)
+        if writer is not None:
+            writer.write(job.topic, job.raw, job.stamp_ns)
+
+    def _finish(self, job: Finish) -> None:
+        writer = self._writers.pop(job.episode_id, None)
+        if writer is None:
+            return
+        try:
+            bag = writer.finish(job.outcome, job.final_step)
+        except (BagError, OSError):
+            writer.close()
+            raise
+        if job.remark:
+            self._say(f"{job.episode_id} has gaps: {job.remark}")
+        with self._changed:
+            self._pending.discard(job.episode_id)
+            self._finished.append(bag)
+            label = self._labels.pop(job.episode_id, None)
+        if label is not None:
+            relabel(bag, *label)
+
+    def _break_off(self, episode_id: str, reason: str) -> None:
+        with self._changed:
+            self._pending.discard(episode_id)
+            self._problems.setdefault(episode_id, reason)
+        self._say(f"{episode_id} is not recorded whole: {reason}")
+        writer = self._writers.pop(episode_id, None)
+        if writer is not None:
+            try:
+                writer.close()
+            except (BagError, OSError) as error:
+                self._say(f"{episode_id}: {error}")
