@@ -31,6 +31,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run_info(args: argparse.Namespace) -> int:
     """Print what a backbone is and whether it keeps 10 Hz here."""
     import numpy as np
+    import torch
 
     from conrft_policy.backbone import backbone_folder, load_backbone, read_config
     from conrft_policy.octo.model import OctoTransformer
@@ -38,7 +39,8 @@ def run_info(args: argparse.Namespace) -> int:
     folder = backbone_folder(args.backbone)
     config, precision = read_config(folder)
     backbone = load_backbone(folder, args.task)
-    parameters = sum(parameter.numel() for parameter in OctoTransformer(config).parameters())
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in OctoTransformer(config).parameters())
     generator = np.random.default_rng(0)
     frame = {
         image.camera: generator.integers(0, 256, (image.source_size, image.source_size, 3), dtype=np.uint8)
