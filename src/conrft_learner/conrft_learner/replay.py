@@ -28,7 +28,7 @@ Pool = Literal["demonstrations", "online"]
 IMMUTABLE = ("embedding", "proprio", "action")
 
 
-class ReplayError(RuntimeError):
+class ReplayError(ValueError):
     """The replay is full of demonstrations, or its folder belongs to other settings; the text says which."""
 
 
@@ -188,7 +188,9 @@ class Replay:
             "proprio": (stacked, f32),
             "next_proprio": (stacked, f32),
         }
-        fields |= {"action": self._fields["action"]} | dict.fromkeys(("reward", "mask", "mc_return", "bound"), ((), f32))
+        fields |= {"action": self._fields["action"]} | dict.fromkeys(
+            ("reward", "mask", "mc_return", "bound"), ((), f32)
+        )
         for name in self.extra:
             fields |= {name: self._fields[name], f"next_{name}": self._fields[name]}
         return Batch(size, fields)

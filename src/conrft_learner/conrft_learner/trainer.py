@@ -21,7 +21,8 @@ from conrft_learner.presets import Preset
 from conrft_learner.replay import Replay
 from conrft_learner.transitions import frames_from_episode, labels
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
-from conrft_policy.policy_weights import PolicyWeights, architecture_fingerprint, pack
+from conrft_policy.policy_weights import POLICY_FILE, PolicyWeights, architecture_fingerprint, pack
+from conrft_policy.policy_weights import save as save_weights
 
 Progress = Callable[[int, int, Figures], None]
 
@@ -40,6 +41,9 @@ class Trainer:
         offline_step: updates of the offline stage that are done.
         online_updates: updates of the online stage that are done.
         online_episodes: training episodes ingested.
+        last_online_episode: name of the newest of them.
+        journal: names of all ingested episodes, in order.
+        lost: those of them whose frames did not survive a crash; ingesting one again counts for nothing else.
         owed: online updates that the ingested transitions are worth, a fraction included.
     """
 
@@ -89,9 +93,11 @@ class Trainer:
         )
         self.log = FigureLog(self.run_dir, every=preset.log_every, tensorboard=tensorboard)
         self.journal: list[str] = []
+        self.lost: set[str] = set()
         self.offline_step = 0
         self.online_updates = 0
         self.online_episodes = 0
+        self.last_online_episode = ""
         self.owed = 0.0
         self._scaled = not preset.scale_inputs
         self._offline_batch = self.replay.batch(preset.batch_size)
@@ -127,6 +133,10 @@ class Trainer:
         Raises:
             EpisodeRefused: it is of another task, an evaluation, empty, or its embeddings are missing or do not fit.
         """
+        if episode.episode_id in self.lost:
+            self._store(episode, embeddings)
+            self.lost.remove(episode.episode_id)
+            return True
         if episode.episode_id in self.journal:
             return False
         if episode.episode_id not in self.replay:
@@ -134,6 +144,7 @@ class Trainer:
         self.journal.append(episode.episode_id)
         if episode.mode is Mode.TRAINING:
             self.online_episodes += 1
+            self.last_online_episode = episode.episode_id
             if self.replay.count("online") >= self.preset.training_starts:
                 self.owed += len(episode) * self.preset.updates_per_tick
         self.log.write("episodes", self.updates, self._episode_figures(episode))
@@ -186,8 +197,9 @@ class Trainer:
         return pack(self.acting_head(), version=self.updates, backbone_fingerprint=self.backbone_fingerprint)
 
     def save(self) -> Path:
-        """Writes a checkpoint of everything that is needed to go on as if nothing had happened."""
+        """Writes a checkpoint of all that is needed to go on as if nothing had happened, and the acting weights beside it."""
         self.replay.flush()
+        save_weights(self.acting_weights(), self.run_dir / POLICY_FILE)
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
         return write_checkpoint(
             self.run_dir / "checkpoints", self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints
@@ -195,8 +207,6 @@ class Trainer:
 
     def restore(self) -> bool:
         """Continues from the newest whole checkpoint of the run folder; false when there is none.
-
-        Episodes of the checkpoint whose frames are lost (a full power cut) are dropped from its journal, so that they can be ingested again.
 
         Raises:
             ValueError: the checkpoint was made with another preset, task, backbone or seed.
@@ -215,12 +225,35 @@ class Trainer:
         self.rng.bit_generator.state = state["rng"]
         self.offline_step, self.online_updates = state["offline_step"], state["online_updates"]
         self.online_episodes, self.owed, self._scaled = state["online_episodes"], state["owed"], state["scaled"]
+        self.last_online_episode = state["last_online_episode"]
         self.log.rewind(state["log"])
-        lost = set(self.replay.keep_only(state["replay"]))
-        self.journal = [name for name in state["journal"] if name not in lost]
-        for name in sorted(lost):
-            self.report(f"frames of episode {name} are lost from the replay: it has to be ingested again")
+        self.journal = state["journal"]
+        self.lost = set(self.replay.keep_only(state["replay"])) | set(state["lost"])
+        for name in sorted(self.lost):
+            self.report(f"the replay has lost episode {name}: it is read again from its bag")
         return True
+
+    def start_from(self, run_dir: Path | str) -> None:
+        """Begins the online stage with the networks of another run's newest checkpoint, and with this run's own seed.
+
+        Episodes are not taken over: they are ingested again.
+
+        Raises:
+            ValueError: there is no whole checkpoint, or it is of another task, architecture or backbone.
+        """
+        found = read_newest(Path(run_dir) / "checkpoints", self.report)
+        if found is None:
+            raise ValueError(f"{run_dir} holds no whole checkpoint to start from")
+        path, tensors, state = found
+        for name in ("task", "fingerprint"):
+            if state["identity"][name] != self._identity()[name]:
+                raise ValueError(f"checkpoint {path} is of another {name}: {state['identity'][name]!r}")
+        self.networks.load_state(tensors)
+        self.offline_step, self._scaled = state["offline_step"], state["scaled"]
+        # Another branch of the seed than the one the offline stage began with.
+        branch = np.random.SeedSequence([self.seed, 1])
+        self.rng = np.random.default_rng(branch)
+        self.generator.manual_seed(int(branch.generate_state(1)[0]))
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -236,10 +269,12 @@ class Trainer:
             "offline_step": self.offline_step,
             "online_updates": self.online_updates,
             "online_episodes": self.online_episodes,
+            "last_online_episode": self.last_online_episode,
             "owed": self.owed,
             "scaled": self._scaled,
             "rng": self.rng.bit_generator.state,
             "journal": self.journal,
+            "lost": sorted(self.lost),
             "replay": self.replay.episode_ids,
             "log": self.log.position(),
         }

@@ -1,0 +1,131 @@
+"""How episodes get into the trainer: finished bags in two folders, by name, each once; and labels that change afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from conrft_data.bags import BagError, read_episode, read_label
+from conrft_data.types import Episode, Float32, Image
+from numpy.typing import NDArray
+
+from conrft_learner.trainer import EpisodeRefused, Trainer
+
+METADATA = "metadata.yaml"
+LABEL = "label.json"
+
+
+class EpisodeEncoder(Protocol):
+    """The part of a backbone that embeds a whole episode."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that it reads."""
+        ...
+
+    def encode_episode(self, images: dict[str, NDArray[np.uint8]]) -> Float32:
+        """Images ``(T, H, W, 3)`` by camera to embeddings ``(T, D)``."""
+        ...
+
+
+class EpisodeIntake:
+    """Watches the folders of demonstrations and of online episodes.
+
+    Attributes:
+        refused: why an episode was not taken, by its name; it is not tried again.
+        last_handled: the online episode that was taken or refused last.
+    """
+
+    def __init__(self, trainer: Trainer, backbone: EpisodeEncoder, demos_dir: Path | None, episodes_dir: Path | None):
+        """A folder that does not exist yet is empty; None: there is none."""
+        self._trainer = trainer
+        self._backbone = backbone
+        self._demos_dir, self._episodes_dir = demos_dir, episodes_dir
+        self._labels: dict[Path, int] = {}
+        self.refused: dict[str, str] = {}
+        self.last_handled = ""
+
+    def waiting_demonstrations(self) -> list[Path]:
+        """Finished demonstrations that were not taken yet, by name."""
+        return self._new(self._demos_dir)
+
+    def waiting_episodes(self) -> list[Path]:
+        """Finished online episodes that were not taken yet, by name."""
+        return self._new(self._episodes_dir)
+
+    def take(self, bag: Path) -> bool:
+        """Reads a bag into the trainer; false when it was refused, with the reason in ``refused``."""
+        if bag.parent == self._episodes_dir:
+            self.last_handled = bag.name
+        try:
+            episode = read_episode(bag, self._trainer.task)
+            self._trainer.ingest(episode, self._embeddings(episode))
+        except (BagError, EpisodeRefused) as error:
+            self.refused[bag.name] = str(error)
+            self._trainer.report(f"refused: {error}")
+            return False
+        self._labels[bag] = label_time(bag)
+        return True
+
+    def apply_labels(self) -> list[str]:
+        """Brings labels that were written after their episode was taken into the replay; returns the names of those episodes."""
+        changed = []
+        for folder in (self._demos_dir, self._episodes_dir):
+            for name in folder_names(folder):
+                bag = Path(folder or "") / name
+                time = label_time(bag)
+                if time == self._labels.get(bag, 0) or name not in self._trainer.replay:
+                    continue
+                self._labels[bag] = time
+                if self._apply(bag):
+                    changed.append(name)
+        return changed
+
+    def _apply(self, bag: Path) -> bool:
+        try:
+            label = read_label(bag)
+        except BagError as error:
+            self._trainer.report(str(error))
+            return False
+        return label is not None and self._trainer.relabel(bag.name, label.outcome)
+
+    def _new(self, folder: Path | None) -> list[Path]:
+        known = (set(self._trainer.journal) - self._trainer.lost) | set(self.refused)
+        names = sorted(name for name in folder_names(folder) if name not in known)
+        return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA).is_file())[1]]
+
+    def _embeddings(self, episode: Episode) -> Float32 | None:
+        """Those in the bag where this run's backbone made them, else computed; None where the trainer has the frames already."""
+        if episode.episode_id in self._trainer.replay:
+            return None
+        made = self._trainer.usable_embeddings(episode)
+        if made is not None or not episode.observations:
+            return made
+        images = {name: frames_of(episode, name) for name in self._backbone.cameras}
+        return self._backbone.encode_episode(images)
+
+
+def frames_of(episode: Episode, camera: str) -> Image:
+    """Images ``(T+1, H, W, 3)`` of one camera; raises EpisodeRefused when it recorded none."""
+    try:
+        return np.stack([observation.images[camera] for observation in episode.observations])
+    except KeyError:
+        raise EpisodeRefused(f"episode {episode.episode_id} has no images of camera {camera}") from None
+
+
+def folder_names(folder: Path | None) -> list[str]:
+    """Names of the folders in a folder, without hidden ones, which are bags in the making."""
+    if folder is None or not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+
+
+def label_time(bag: Path) -> int:
+    """When the bag's label was written, ns; 0 without a label."""
+    try:
+        return (bag / LABEL).stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,193 @@
+"""Node ``learner``: takes in finished episodes, trains in a thread of its own, and publishes the weights that act."""
+
+from __future__ import annotations
+
+import array
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from conrft_data import topics
+from conrft_data.config import ConfigError, TaskConfig, load_config
+from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
+from conrft_policy.backbone import load_backbone
+from conrft_policy.nodes.running import described, diagnostic_array, run
+from conrft_policy.policy_weights import PolicyWeights
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from conrft_learner.intake import EpisodeIntake
+from conrft_learner.presets import Preset
+from conrft_learner.trainer import Trainer
+from conrft_learner.worker import LearningWorker, Standing
+
+DIAGNOSTICS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 20.0
+
+
+class LearnerNode(Node):
+    """Publishes ``weights`` and ``learner_status``, both latched; listens to ``episode_state`` only to look for a new bag at once."""
+
+    def __init__(self) -> None:
+        super().__init__("learner")
+        self._declare_parameters()
+        torch.set_num_threads(self._value("threads"))
+        trainer, intake = self._make_trainer()
+        self._trainer = trainer
+        self._worker = LearningWorker(trainer, intake, on_weights=self._hand_over, on_standing=self._hand_over)
+        self._outgoing: queue.SimpleQueue[PolicyWeights | Standing] = queue.SimpleQueue()
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._connect()
+        self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
+        self._thread.start()
+
+    def destroy_node(self) -> None:
+        """Stops training between two updates and writes a checkpoint."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(STOP_TIMEOUT_S)
+        if not self._thread.is_alive() and self._failure is None:
+            self._trainer.save()
+            self._trainer.log.close()
+        super().destroy_node()
+
+    def _declare_parameters(self) -> None:
+        declare = self.declare_parameter
+        declare("task_file", "", described("YAML file of the task"))
+        declare("preset_file", "", described("YAML file of the preset"))
+        declare("demos_dir", "", described("folder of the demonstrations' bags; empty: none"))
+        declare("episodes_dir", "", described("folder in which finished online episodes appear; empty: none"))
+        declare("run_dir", "", described("folder of replay, checkpoints and figures; a run that is there is continued"))
+        declare("checkpoint", "", described("run folder of an offline stage to start from; empty: train offline here"))
+        declare("backbone", "octo-nano", described("name of a shipped backbone, or folder of another"))
+        declare("seed", 0, described("of initialisation, batches and noise", integers=(0, 2**31 - 1)))
+        declare("threads", 1, described("threads of torch on the CPU", integers=(1, 256)))
+        declare("device", "cpu", described("torch device of the networks, such as cpu or cuda:0"))
+        declare("niceness", 5, described("how far training steps back behind the control loop", integers=(0, 19)))
+        declare("tensorboard", True, described("write TensorBoard files, where it is installed"))
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _folder(self, name: str) -> Path | None:
+        return Path(self._value(name)).expanduser() if self._value(name) else None
+
+    def _make_trainer(self) -> tuple[Trainer, EpisodeIntake]:
+        for name in ("task_file", "preset_file", "run_dir"):
+            if not self._value(name):
+                raise ConfigError(f"parameter {name} is empty")
+        task = load_config(TaskConfig, self._value("task_file"))
+        preset = load_config(Preset, self._value("preset_file"))
+        backbone = load_backbone(self._value("backbone"), task.name, device=self._value("device"))
+        trainer = Trainer(
+            preset,
+            preset.head_config(task, backbone.embedding_dim),
+            backbone.fingerprint,
+            task,
+            self._value("seed"),
+            Path(self._value("run_dir")).expanduser(),
+            device=self._value("device"),
+            tensorboard=self._value("tensorboard"),
+            report=lambda sentence: self.get_logger().warning(sentence),
+        )
+        if trainer.restore():
+            self.get_logger().info(f"goes on after {trainer.updates} updates and {trainer.online_episodes} episodes")
+        elif self._value("checkpoint"):
+            trainer.start_from(self._value("checkpoint"))
+            self.get_logger().info(f"starts from {self._value('checkpoint')}")
+        return trainer, EpisodeIntake(trainer, backbone, self._folder("demos_dir"), self._folder("episodes_dir"))
+
+    def _connect(self) -> None:
+        # Latched, both: a policy or supervisor that starts late, or again, needs the newest.
+        self._weights = self.create_publisher(Weights, topics.WEIGHTS, topics.LATCHED)
+        self._status = self.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.LATCHED)
+        self._guard = self.create_guard_condition(self._publish_outgoing)
+        # Steady time: simulated time stands still while the learner is waited for.
+        self._measured = (time.monotonic(), self._trainer.updates)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _work(self) -> None:
+        # Both belong to the thread that sets them. The control loop goes first where they share cores.
+        os.nice(self._value("niceness"))
+        torch.set_num_threads(self._value("threads"))
+        try:
+            self._worker.run(self._stop, self._wake)
+        except BaseException as error:
+            self._failure = error
+            self._guard.trigger()
+
+    def _hand_over(self, item: PolicyWeights | Standing) -> None:
+        """From the training thread to the executor's: only that one publishes."""
+        self._outgoing.put(item)
+        self._guard.trigger()
+
+    def _publish_outgoing(self) -> None:
+        while True:
+            try:
+                item = self._outgoing.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(item, PolicyWeights):
+                self._publish_weights(item)
+            else:
+                self._publish_status(item)
+        if self._failure is not None:
+            raise RuntimeError("training failed") from self._failure
+
+    def _publish_weights(self, weights: PolicyWeights) -> None:
+        message = Weights(version=weights.version, fingerprint=weights.fingerprint, sha256=weights.sha256)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.data = array.array("B", weights.data)
+        self._weights.publish(message)
+
+    def _publish_status(self, standing: Standing) -> None:
+        message = LearnerStatus(
+            ingested_episodes=standing.ingested_episodes,
+            last_episode_id=standing.last_episode_id,
+            updates=standing.updates,
+            pending_updates=standing.pending_updates,
+            weights_version=standing.weights_version,
+        )
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(message)
+
+    def _on_episode_state(self, message: EpisodeState) -> None:
+        if message.state in (EpisodeState.ENDED, EpisodeState.RESETTING, EpisodeState.READY):
+            self._wake.set()
+
+    def _report(self) -> None:
+        standing = self._worker.standing()
+        now, updates = time.monotonic(), standing.updates
+        rate = (updates - self._measured[1]) / max(now - self._measured[0], 1e-6)
+        self._measured = (now, updates)
+        refused = list(self._worker.refused.values())
+        level = "error" if self._worker.problem else "warn" if refused else "ok"
+        values = {
+            "updates": updates,
+            "pending_updates": standing.pending_updates,
+            "updates_per_s": f"{rate:.1f}",
+            "ingested_episodes": standing.ingested_episodes,
+            "last_episode_id": standing.last_episode_id,
+            "weights_version": standing.weights_version,
+            "refused_episodes": "; ".join(refused[-3:]),
+        }
+        sentence = self._worker.problem or self._worker.doing
+        self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(LearnerNode, "learner"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The learner's work in small pieces, so that it can run beside anything: take an episode in, pay what it owes, hand out weights. No ROS in here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from conrft_policy.policy_weights import PolicyWeights
+
+from conrft_learner.intake import EpisodeIntake
+from conrft_learner.trainer import Trainer
+
+LABEL_PERIOD_S = 1.0
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far the learner is; the fields are those of ``conrft_msgs/LearnerStatus``."""
+
+    ingested_episodes: int
+    last_episode_id: str
+    updates: int
+    pending_updates: int
+    weights_version: int
+
+
+class LearningWorker:
+    """Decides what to do next and does one piece of it.
+
+    One online episode is taken in, then all updates that it is worth are done, then the next: so a learner that was killed and restarted does the same
+    updates on the same data as one that ran through.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        intake: EpisodeIntake,
+        *,
+        on_weights: Callable[[PolicyWeights], None],
+        on_standing: Callable[[Standing], None],
+        slice_updates: int = 5,
+    ) -> None:
+        """The callbacks are called on the thread that calls :meth:`step`.
+
+        Args:
+            trainer: what is trained.
+            intake: where episodes come from.
+            on_weights: takes each publication of weights.
+            on_standing: takes the learner's standing, after each episode and each publication.
+            slice_updates: updates in one piece of work.
+        """
+        self._trainer, self._intake = trainer, intake
+        self._on_weights, self._on_standing = on_weights, on_standing
+        self._slice = slice_updates
+        self._published: int | None = None
+        self._labels_checked = -LABEL_PERIOD_S
+        self.doing = "starts"
+        self.problem = ""
+
+    def step(self) -> bool:
+        """Does one piece of work; false when there was nothing to do."""
+        self._check_labels()
+        return (
+            self._take_demonstration()
+            or self._offline()
+            or self._announce_start()
+            or self._online()
+            or self._take_episode()
+        )
+
+    def run(self, stop: threading.Event, wake: threading.Event, poll_s: float = 0.2) -> None:
+        """Works until ``stop`` is set; idle, it looks for new bags every ``poll_s`` and at once when ``wake`` is set.
+
+        A disk that refuses (full, unplugged) pauses the work, with the reason in ``problem``, until it can be done.
+        """
+        while not stop.is_set():
+            try:
+                busy = self.step()
+                self.problem = ""
+            except OSError as error:
+                self.problem = f"training pauses: {error}"
+                self._trainer.report(self.problem)
+                stop.wait(RETRY_S)
+                continue
+            if not busy:
+                wake.wait(poll_s)
+                wake.clear()
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why episodes were not taken in, by name."""
+        return self._intake.refused
+
+    def standing(self) -> Standing:
+        """How far the learner is now."""
+        trainer = self._trainer
+        return Standing(
+            ingested_episodes=trainer.online_episodes,
+            last_episode_id=self._intake.last_handled or trainer.last_online_episode,
+            updates=trainer.updates,
+            pending_updates=trainer.pending_updates,
+            weights_version=self._published or 0,
+        )
+
+    def _check_labels(self) -> None:
+        if time.monotonic() - self._labels_checked < LABEL_PERIOD_S:
+            return
+        for name in self._intake.apply_labels():
+            self._trainer.report(f"episode {name} was relabelled")
+        self._labels_checked = time.monotonic()
+
+    def _take_demonstration(self) -> bool:
+        waiting = self._intake.waiting_demonstrations() if not self._trainer.pending_updates else []
+        if not waiting:
+            return False
+        self.doing = "takes demonstrations in"
+        self._intake.take(waiting[0])
+        return True
+
+    def _offline(self) -> bool:
+        trainer = self._trainer
+        if trainer.offline_finished or not trainer.replay.count("demonstrations"):
+            return False
+        self.doing = "trains offline"
+        trainer.offline(steps=self._slice)
+        return True
+
+    def _announce_start(self) -> bool:
+        """Weights and standing once, before the first episode."""
+        if self._published is not None:
+            return False
+        self._publish()
+        return True
+
+    def _online(self) -> bool:
+        trainer = self._trainer
+        if not trainer.pending_updates:
+            return False
+        self.doing = "trains online"
+        trainer.train(min(self._slice, trainer.pending_updates))
+        if not trainer.pending_updates or trainer.updates - (self._published or 0) >= trainer.preset.publish_every:
+            self._publish()
+        return True
+
+    def _take_episode(self) -> bool:
+        waiting = self._intake.waiting_episodes()
+        if not waiting:
+            self.doing = "waits for episodes"
+            return False
+        self.doing = "takes an episode in"
+        self._intake.take(waiting[0])
+        self._on_standing(self.standing())
+        return True
+
+    def _publish(self) -> None:
+        """Weights first: who sees a standing with nothing pending may count on them."""
+        weights = self._trainer.acting_weights()
+        self._on_weights(weights)
+        self._published = weights.version
+        self._on_standing(self.standing())
