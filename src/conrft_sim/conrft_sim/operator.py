@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrft_data import rotations
+from conrft_data.config import TaskConfig
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.tasks.pick_banana import BANANA_RADIUS, CLEAR_HEIGHT, PLATE_THICKNESS
 
@@ -33,6 +34,7 @@ class PlanSettings:
         place_radius: distance from the plate's middle within which the banana is let go.
         held_opening: largest opening of a hand that holds the banana; empty_opening: smallest.
         retreat: height of the tool centre point at which the hand has left.
+        max_yaw: how far the hand may turn away from its upright orientation; a banana turned farther is gripped askew.
     """
 
     translation_scale: float = 0.03
@@ -48,6 +50,17 @@ class PlanSettings:
     held_opening: float = 0.47
     empty_opening: float = 0.30
     retreat: float = CLEAR_HEIGHT + 0.03
+    max_yaw: float = math.inf
+
+    @classmethod
+    def for_task(cls, task: TaskConfig) -> PlanSettings:
+        """Settings that stay within what the commander lets through, and clear the task's gates."""
+        return cls(
+            translation_scale=task.action_scale.translation,
+            rotation_scale=task.action_scale.rotation,
+            retreat=max(task.reward.min_tcp_height, 0.0) + 0.03,
+            max_yaw=0.9 * task.workspace.max_tilt,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +104,7 @@ class PickAndPlacePlan:
     def _reach(self, scene: SceneSnapshot, to_plate: float) -> PlanStep:
         """Fly above the banana, turn with it, sink and close."""
         s, tcp, banana = self.settings, scene.tcp_pose, scene.objects["banana"]
-        yaw_error = _yaw_to_banana(tcp, banana)
+        yaw_error = _yaw_to_banana(tcp, banana, s.max_yaw)
         away = float(np.linalg.norm(banana[:2] - tcp[:2]))
         above = tcp[2] - banana[2]
         near = away < s.grasp_tolerance and above < s.height_tolerance and abs(yaw_error) < s.yaw_tolerance
@@ -312,15 +325,18 @@ class ScriptedOperator:
         )
 
 
-def _yaw_to_banana(tcp: Float64, banana: Float64) -> float:
-    """Smallest turn about the vertical, rad, that lays the hand's x axis along the banana, without leaving a quarter turn around the upright orientation by much."""
+def _yaw_to_banana(tcp: Float64, banana: Float64, max_yaw: float) -> float:
+    """Smallest turn about the vertical, rad, that lays the hand's x axis along the banana, either way round.
+
+    The hand stays within ``max_yaw`` of its upright orientation, and does not turn far beyond a quarter turn.
+    """
     hand = rotations.rotate(tcp[3:], [1.0, 0.0, 0.0])
     along = rotations.rotate(banana[3:], [1.0, 0.0, 0.0])
     hand_yaw, banana_yaw = math.atan2(hand[1], hand[0]), math.atan2(along[1], along[0])
     error = (banana_yaw - hand_yaw + _HALF_TURN / 2) % _HALF_TURN - _HALF_TURN / 2
     if abs(hand_yaw + error) > 0.6 * _HALF_TURN:
         error -= math.copysign(_HALF_TURN, error)
-    return error
+    return min(max_yaw, max(-max_yaw, hand_yaw + error)) - hand_yaw
 
 
 def _at_most_one(vector: Float64) -> Float64:

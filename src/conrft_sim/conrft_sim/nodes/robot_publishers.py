@@ -31,26 +31,27 @@ Outgoing = tuple[Publisher, Any]
 class RobotPublishers:
     """Publishers of the robot state, the cameras and the privileged scene, and the messages for them."""
 
-    def __init__(self, node: Node, robot: RobotConfig, simulation: Simulation) -> None:
+    def __init__(self, node: Node, robot: RobotConfig, simulation: Simulation, *, lockstep: bool) -> None:
         """Raises ValueError when the robot's configuration names no topic for a camera of the task."""
         self._simulation = simulation
         self._base_frame = robot.base_frame
         make = node.create_publisher
-        # Reliable like the broadcasters of ros2_control; depth one, because only the newest state counts.
-        self._pose = make(PoseStamped, robot.current_pose, topics.COMMAND)
-        self._twist = make(TwistStamped, robot.twist, topics.COMMAND)
-        self._wrench = make(WrenchStamped, robot.wrench, topics.COMMAND)
-        self._joints = make(JointState, MEASURED_JOINTS, topics.COMMAND)
-        self._gripper = make(JointState, robot.gripper_state, topics.COMMAND)
+        # Reliable like the broadcasters of ros2_control; depth one, because only the newest state counts. Images best effort
+        # like realsense2_camera (REP-2003). In lockstep all are reliable: the loss of one sample would stop simulated time.
+        state_quality, image_quality = (topics.TICK, topics.TICK) if lockstep else (topics.COMMAND, topics.SENSOR)
+        self._pose = make(PoseStamped, robot.current_pose, state_quality)
+        self._twist = make(TwistStamped, robot.twist, state_quality)
+        self._wrench = make(WrenchStamped, robot.wrench, state_quality)
+        self._joints = make(JointState, MEASURED_JOINTS, state_quality)
+        self._gripper = make(JointState, robot.gripper_state, state_quality)
         self._scene = make(SceneState, topics.SCENE_STATE, topics.TICK)
         self._cameras: dict[str, tuple[Publisher, Publisher, CameraInfo]] = {}
         for name in simulation.task_config.cameras:
             if name not in robot.cameras:
                 raise ValueError(f"robot {robot.name!r} has no camera {name!r}, only {sorted(robot.cameras)}")
             topic = robot.cameras[name].topic
-            # Best effort like realsense2_camera (REP-2003).
-            image = make(Image, topic, topics.SENSOR)
-            info = make(CameraInfo, f"{topic.rsplit('/', 1)[0]}/camera_info", topics.SENSOR)
+            image = make(Image, topic, image_quality)
+            info = make(CameraInfo, f"{topic.rsplit('/', 1)[0]}/camera_info", image_quality)
             self._cameras[name] = (image, info, self._camera_info(name))
 
     def state(self, state: RobotState) -> list[Outgoing]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
@@ -12,13 +13,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
 from conrft_data import topics
+from conrft_data.config import TaskConfig, load_config
 from conrft_data.conversion import MessageError, episode_status_from_msg, ns_to_stamp, twist_to_msg
 from conrft_data.types import Mode, Phase
 from conrft_msgs.msg import EpisodeState, SceneState
 from conrft_sim.nodes.running import fixed, spin_until_shutdown, status
-from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, ScriptedOperator
+from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, PlanSettings, ScriptedOperator
 from conrft_sim.scene_message import scene_from_msg
 from conrft_sim.scene_snapshot import SceneSnapshot
+from conrft_sim.tasks import pick_banana
 
 _MODES: dict[Mode, OperatorMode] = {
     Mode.DEMONSTRATION: "demonstrate",
@@ -36,6 +39,9 @@ class ScriptedOperatorNode(Node):
     def __init__(self) -> None:
         super().__init__("scripted_operator")
         self._declare_parameters()
+        task_file = self._value("task_file")
+        task = load_config(TaskConfig, Path(task_file)) if task_file else pick_banana.default_config()
+        self._plan = PlanSettings.for_task(task)
         self._operators = {mode: self._make_operator(mode) for mode in self._allowed_modes()}
         self._operator: ScriptedOperator | None = None
         self._episode, self._phase = 0, Phase.RESETTING
@@ -48,6 +54,7 @@ class ScriptedOperatorNode(Node):
 
     def _declare_parameters(self) -> None:
         declare, habits = self.declare_parameter, OperatorHabits()
+        declare("task_file", "", fixed("YAML file of the task; empty: Pick Banana as shipped"))
         declare("mode", "auto", fixed("auto: as the episode's mode asks; or demonstrate, intervene, judge"))
         declare("seed", 0, fixed("of the hand's noise", whole=(0, 2**31 - 1)))
         declare("lockstep", True, fixed("answer each scene once; false: also repeat the last state, as the device does"))
@@ -73,7 +80,7 @@ class ScriptedOperatorNode(Node):
     def _make_operator(self, mode: OperatorMode) -> ScriptedOperator:
         names = ("stall_ticks", "min_ticks", "max_ticks", "speed_low", "speed_high", "noise")
         habits = OperatorHabits(**{name: self._value(name) for name in names})
-        return ScriptedOperator(mode, self._value("seed"), habits=habits)
+        return ScriptedOperator(mode, self._value("seed"), habits=habits, settings=self._plan)
 
     def _connect(self) -> None:
         # As spacenav_node publishes; in lockstep none may be lost.

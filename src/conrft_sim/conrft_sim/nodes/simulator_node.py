@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from conrft_sim.tasks import pick_banana
 _STEP_PERIOD_S = 0.01  # of the real-time loop
 _CATCH_UP_NS = 50_000_000  # at most so much simulated time in one go; beyond it simulated time falls behind the wall clock
 _DIAGNOSTICS_PERIOD_S = 1.0
+_REJOIN_DISTANCE = 0.08  # m
 _TARGET_TIMEOUT_S = 0.5  # without a target for so long the arm is said to hold
 
 
@@ -54,7 +56,7 @@ class SimulatorNode(Node):
         self._simulation = Simulation(task, self._value("seed"), randomisation=self._value("randomisation"))
         self._gate = TargetGate(lockstep=self._lockstep)
         self._ignored: Counter[str] = Counter()
-        self._problem, self._ticks = "", 0
+        self._problem, self._ticks, self._rejoining = "", 0, False
         self._tick: list[Outgoing] = []
         self._last_publication = self._last_target = time.monotonic()
         self._connect()
@@ -81,14 +83,15 @@ class SimulatorNode(Node):
         return self.get_parameter(name).value
 
     def _connect(self) -> None:
-        self._publishers_of_robot = RobotPublishers(self, self._robot, self._simulation)
+        self._publishers_of_robot = RobotPublishers(self, self._robot, self._simulation, lockstep=self._lockstep)
         # Reliable: rclpy's time source subscribes best effort and takes either, and in lockstep no step may be missed.
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
         self._target_topic = self.resolve_topic_name(self._robot.target_pose)
-        self.create_subscription(PoseStamped, self._robot.target_pose, self._on_target, topics.COMMAND)
-        # Sent on change only, so none may be lost.
+        # The gripper before the target: where both wait, the executor takes them in this order, and the target sets simulated
+        # time going. Gripper commands are sent on change only, so none may be lost.
         self.create_subscription(Float64MultiArray, self._robot.gripper_command, self._on_gripper, topics.TICK)
+        self.create_subscription(PoseStamped, self._robot.target_pose, self._on_target, topics.COMMAND)
         self.create_service(ResetScene, topics.RESET_SCENE, self._on_reset)
 
     def _start(self) -> None:
@@ -96,7 +99,6 @@ class SimulatorNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=steady)
         self._due: dict[str, int] = {}
-        self._behind_ns = -self._simulation.time_ns
         if self._lockstep:
             self.create_timer(self._value("resend_period") / 2, self._resend, clock=steady)
             self._open_tick()
@@ -159,14 +161,24 @@ class SimulatorNode(Node):
                 self._complain(f"target_pose ignored: {publishers} nodes publish it")
             return
         p, q = message.pose.position, message.pose.orientation
+        target = [p.x, p.y, p.z, q.x, q.y, q.z, q.w]
         try:
-            self._simulation.set_target([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
-            self._last_target = time.monotonic()
+            if not self._is_left_behind(target):
+                self._simulation.set_target(target)
+                self._last_target = time.monotonic()
         except TargetRefused as error:
             self._complain(f"target refused, the last one is held: {error}")
         if self._lockstep:
             self._simulation.advance()
             self._open_tick()
+
+    def _is_left_behind(self, target: list[float]) -> bool:
+        """Real time, after a reset: whether the target still belongs to where the arm was before it was put to its start."""
+        self._rejoining = self._rejoining and not self._lockstep
+        if self._rejoining and math.isfinite(sum(target)):
+            self._rejoining = math.dist(target[:3], self._simulation.tcp_pose[:3]) > _REJOIN_DISTANCE
+            return self._rejoining
+        return False
 
     def _on_gripper(self, message: Float64MultiArray) -> None:
         try:
@@ -178,6 +190,7 @@ class SimulatorNode(Node):
 
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
         self._simulation.reset(int(request.seed), int(request.episode))
+        self._rejoining = True
         if self._lockstep:
             self._simulation.advance()  # the new scene needs a stamp of its own
             self._open_tick()

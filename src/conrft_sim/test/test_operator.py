@@ -1,0 +1,264 @@
+"""The scripted operator: does the task from wherever it is, like a person; takes over when it must; judges truthfully."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from conrft_data.reference_pose import ReferencePose
+from conrft_data import rotations
+from conrft_sim.operator import OperatorHabits, OperatorInput, PlanSettings, ScriptedOperator, ideal_action
+from conrft_sim.scene_snapshot import SceneSnapshot
+from conrft_sim.simulation import Simulation
+from conrft_sim.tasks import pick_banana
+
+Policy = Callable[[SceneSnapshot], np.ndarray]
+TASK = pick_banana.default_config()
+PLAN = PlanSettings.for_task(TASK)
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Iterator[Simulation]:
+    with Simulation(TASK) as made:
+        yield made
+
+
+def action_of(hand: OperatorInput, scene: SceneSnapshot) -> np.ndarray:
+    """The action (7,) that the graph makes of the device's state."""
+    body = rotations.rotate_blocks(rotations.inverse(scene.tcp_pose[3:]), hand.twist)
+    return np.array([*np.clip(body, -1, 1), float(hand.open) - float(hand.close)])
+
+
+def run(simulation: Simulation, policy: Policy, *, steps: int = 100) -> tuple[bool, int]:
+    """Acts until success or for ``steps`` ticks from the present state. Returns success and the ticks used."""
+    reference = ReferencePose(TASK.motion_limits())
+    reference.start(simulation.tcp_pose)
+    opening: float | None = None
+    for step in range(steps):
+        scene = simulation.scene()
+        if scene.success:
+            return True, step
+        action = policy(scene)
+        opening = opening if abs(action[6]) < 0.5 else float(action[6] > 0)
+        simulation.set_target(reference.apply(action, scene.tcp_pose), opening)
+        simulation.advance()
+    return simulation.success(), steps
+
+
+def demonstrator(episode: int) -> Policy:
+    operator = ScriptedOperator("demonstrate", seed=1)
+    operator.reset(episode)
+    return lambda scene: action_of(operator.act(scene), scene)
+
+
+def test_demonstrations_succeed_at_the_pace_of_a_person(simulation: Simulation) -> None:
+    lengths = []
+    for episode in range(10):
+        simulation.reset(1, episode)
+        success, length = run(simulation, demonstrator(episode))
+        assert success, f"episode {episode}"
+        lengths.append(length)
+    assert 42 < np.mean(lengths) < 62
+
+
+def test_ideal_actions_are_faster_than_the_demonstrator_and_within_bounds(simulation: Simulation) -> None:
+    actions = []
+
+    def policy(scene: SceneSnapshot) -> np.ndarray:
+        actions.append(ideal_action(scene))
+        return actions[-1]
+
+    simulation.reset(2, 0)
+    success, length = run(simulation, policy)
+    assert success
+    assert length < 40
+    assert np.abs(actions).max() <= 1.0
+    assert set(np.array(actions)[:, 6]) == {-1.0, 1.0}
+
+
+def test_ideal_action_is_in_the_end_effector_frame(simulation: Simulation) -> None:
+    simulation.reset(0, 0)
+    action = ideal_action(simulation.scene())
+    assert action[2] > 0.3  # down is forward for a tool that points down
+    assert action[1] < -0.2  # the banana lies to the left in the base frame, to the right of the turned-over hand
+
+
+def closed_hand(simulation: Simulation) -> None:
+    simulation.set_gripper(0.0)
+
+
+def behind_the_banana(simulation: Simulation) -> None:
+    simulation.set_target([0.40, 0.20, 0.05, *simulation.reset_pose[3:]])
+
+
+def above_the_plate(simulation: Simulation) -> None:
+    simulation.set_target([0.50, -0.13, 0.05, *simulation.reset_pose[3:]], 0.0)
+
+
+def turned_hand(simulation: Simulation) -> None:
+    turned = rotations.multiply(rotations.from_rotation_vector([0.1, 0.1, 0.4]), simulation.reset_pose[3:])
+    simulation.set_target([0.45, -0.1, 0.15, *turned])
+
+
+def turned_banana(simulation: Simulation) -> None:
+    simulation.data.qpos[12:16] = [np.cos(0.4), 0.0, 0.0, np.sin(0.4)]
+
+
+def banana_knocked_away(simulation: Simulation) -> None:
+    simulation.data.qpos[9:11] = [0.58, -0.01]
+
+
+def banana_on_the_rim(simulation: Simulation) -> None:
+    simulation.data.qpos[9:12] = [0.50, -0.13 + 0.07, 0.03]
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        closed_hand,
+        behind_the_banana,
+        above_the_plate,
+        turned_hand,
+        turned_banana,
+        banana_knocked_away,
+        banana_on_the_rim,
+    ],
+)
+def test_plan_works_from_any_state(simulation: Simulation, disturb: Callable[[Simulation], None]) -> None:
+    simulation.reset(3, 1)
+    disturb(simulation)
+    for _ in range(8):
+        simulation.advance()
+    success, _ = run(simulation, lambda scene: ideal_action(scene, PLAN))
+    assert success
+
+
+def test_dropped_banana_is_picked_up_again(simulation: Simulation) -> None:
+    simulation.reset(3, 2)
+    run(simulation, ideal_action, steps=19)  # on the way to the plate, banana in the hand
+    assert simulation.scene().objects["banana"][2] > 0.05
+    run(simulation, lambda scene: np.array([0, 0, 0, 0, 0, 0, 1.0]), steps=5)
+    assert simulation.scene().objects["banana"][2] < 0.03
+    success, _ = run(simulation, ideal_action)
+    assert success
+
+
+def test_demonstrator_holds_the_success_button_and_lets_go_of_the_stick(simulation: Simulation) -> None:
+    simulation.reset(1, 0)
+    operator = ScriptedOperator("demonstrate", seed=1)
+    operator.reset(0)
+    assert run(simulation, lambda scene: action_of(operator.act(scene), scene))[0]
+    for _ in range(3):
+        hand = operator.act(simulation.scene())
+        assert hand.success
+        assert not hand.active
+        simulation.advance()
+
+
+def test_noise_depends_on_seed_and_episode_alone(simulation: Simulation) -> None:
+    simulation.reset(0, 0)
+    scene = simulation.scene()
+
+    def twists(seed: int, episode: int) -> np.ndarray:
+        operator = ScriptedOperator("demonstrate", seed)
+        operator.reset(episode)
+        return np.array([operator.act(scene).twist for _ in range(5)])
+
+    assert np.array_equal(twists(1, 2), twists(1, 2))
+    assert not np.array_equal(twists(1, 2), twists(1, 3))
+    assert not np.array_equal(twists(1, 2), twists(2, 2))
+
+
+def test_operator_lets_a_good_policy_work(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    operator = ScriptedOperator("intervene")
+
+    def policy(scene: SceneSnapshot) -> np.ndarray:
+        assert not operator.act(scene).active
+        return ideal_action(scene)
+
+    assert run(simulation, policy)[0]
+
+
+def test_operator_takes_over_after_twelve_stalled_ticks(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    scene = simulation.scene()
+    active = [operator.act(scene).active for _ in range(14)]
+    assert active.index(True) == 12
+
+
+def test_operator_takes_over_when_the_banana_is_thrown_away(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    run(simulation, ideal_action, steps=22)
+    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    assert not operator.act(simulation.scene()).active
+    simulation.data.qpos[9:12] = [0.60, 0.2, 0.017]
+    simulation.advance()
+    assert operator.act(simulation.scene()).active
+
+
+def test_a_take_over_ends_after_thirty_ticks_even_without_progress(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    scene = simulation.scene()
+    active = [operator.act(scene).active for _ in range(12 + 30 + 5)]
+    assert sum(active) == 30
+    assert not any(active[42:])
+
+
+def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    operator = ScriptedOperator("intervene")
+    driven = 0
+
+    def policy(scene: SceneSnapshot) -> np.ndarray:
+        nonlocal driven
+        hand = operator.act(scene)
+        driven += operator.intervening
+        return action_of(hand, scene) if operator.intervening else np.zeros(7)
+
+    run(simulation, policy, steps=45)
+    assert operator.habits.min_ticks <= driven < operator.habits.max_ticks
+
+
+def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) -> None:
+    simulation.reset(4, 3)
+    operator = ScriptedOperator("intervene")
+    driven = 0
+
+    def policy(scene: SceneSnapshot) -> np.ndarray:
+        nonlocal driven
+        hand = operator.act(scene)
+        if operator.intervening:
+            driven += 1
+            return action_of(hand, scene)
+        action = ideal_action(scene)
+        action[6] = min(action[6], 0.0)  # closes, but never opens
+        return action
+
+    assert run(simulation, policy)[0]
+    assert 0 < driven <= 30
+
+
+def test_the_judge_never_moves_and_presses_only_at_success(simulation: Simulation) -> None:
+    simulation.reset(5, 0)
+    judge = ScriptedOperator("judge")
+    pressed = []
+
+    def policy(scene: SceneSnapshot) -> np.ndarray:
+        hand = judge.act(scene)
+        assert not hand.active
+        pressed.append(hand.success)
+        return ideal_action(scene)
+
+    assert run(simulation, policy)[0]
+    assert not any(pressed)
+    assert judge.act(simulation.scene()).success
+
+
+def test_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="dance"):
+        ScriptedOperator("dance")  # type: ignore[arg-type]
