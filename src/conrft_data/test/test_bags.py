@@ -114,9 +114,7 @@ def test_a_bag_opens_in_rosbags_without_any_definition_of_ours(tmp_path: Path, m
         connections = {c.topic: c for c in reader.connections}
         qos = connections["/observation"].ext.offered_qos_profiles[0]
         assert (qos.reliability, qos.durability) == (QosReliability.RELIABLE, QosDurability.VOLATILE)
-        read = [
-            reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages([connections["/observation"]])
-        ]
+        read = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages([connections["/observation"]])]
     assert [message.step for message in read] == [o.step for o in episode.observations]
     np.testing.assert_array_equal(read[3].images[0].data, episode.observations[3].images["side"].ravel())
 
@@ -394,7 +392,9 @@ def test_a_recording_that_is_cut_off_is_refused(tmp_path: Path, make_episode: Ep
     whole = file.read_bytes()
     for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:size])
-        with pytest.raises(BagError, match=r"is cut off.*`conrft|nothing of it.*`conrft|is cut off.* `conrft demos salvage`"):
+        with pytest.raises(
+            BagError, match=r"is cut off.*`conrft|nothing of it.*`conrft|is cut off.* `conrft demos salvage`"
+        ):
             read_episode(bag)
 
 
