@@ -1,0 +1,108 @@
+"""Pictures of recorded episodes: contact sheets of camera frames, and curves of what was commanded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from conrft_data.types import ActionSource, Episode
+
+Frame = NDArray[np.uint8]
+
+_GAP = 4  # pixels between the frames of a sheet
+_CAPTION = 16  # pixels of height for the text above a frame
+_INK = (235, 235, 235)
+_PAPER = (24, 26, 30)
+
+# One colour for each source, told apart by the colour-blind as well (Okabe and Ito).
+SOURCE_COLOURS = {ActionSource.HOLD: "#999999", ActionSource.POLICY: "#0072B2", ActionSource.OPERATOR: "#E69F00"}
+_AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+
+def contact_sheet(frames: Sequence[Sequence[Frame]], labels: Sequence[Sequence[str]], path: Path | str) -> Path:
+    """Draws a grid of frames with a caption above each and writes it as PNG.
+
+    Args:
+        frames: rows of uint8 RGB ``(H, W, 3)``; rows may differ in length, frames in size.
+        labels: caption of each frame.
+        path: of the PNG.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: there is no frame, or a frame has no caption.
+    """
+    if not any(len(row) for row in frames):
+        raise ValueError("a contact sheet needs at least one frame")
+    if [len(row) for row in frames] != [len(row) for row in labels]:
+        raise ValueError("every frame of a contact sheet needs one label")
+    columns = max(len(row) for row in frames)
+    widths = [max((row[c].shape[1] for row in frames if c < len(row)), default=0) for c in range(columns)]
+    heights = [max((frame.shape[0] for frame in row), default=0) for row in frames]
+    size = (sum(widths) + _GAP * (columns + 1), sum(h + _CAPTION for h in heights) + _GAP * (len(frames) + 1))
+    sheet = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=11)
+    top = _GAP
+    for row, captions, height in zip(frames, labels, heights, strict=True):
+        left = _GAP
+        for frame, caption, width in zip(row, captions, widths, strict=False):
+            draw.text((left, top), _fitted(caption, width, font), fill=_INK, font=font)
+            sheet.paste(Image.fromarray(np.ascontiguousarray(frame)), (left, top + _CAPTION))
+            left += width + _GAP
+        top += height + _CAPTION + _GAP
+    return _saved(sheet, path)
+
+
+def episode_sheet(episode: Episode, path: Path | str, columns: int = 10) -> Path:
+    """A contact sheet of one episode: a row for each camera, ``columns`` moments from the first to the last observation."""
+    last = len(episode.observations) - 1
+    steps = sorted({round(last * k / max(1, columns - 1)) for k in range(columns)})
+    cameras = list(episode.observations[0].images)
+    frames = [[episode.observations[step].images[camera] for step in steps] for camera in cameras]
+    labels = [[f"{camera} {step} {episode.commands[step].source.name.lower()}" for step in steps] for camera in cameras]
+    return contact_sheet(frames, labels, path)
+
+
+def action_curves(episode: Episode, path: Path | str) -> Path:
+    """Draws the seven components of the executed actions over the steps, coloured by who moved the arm, and writes a PNG."""
+    actions = np.stack([command.action for command in episode.commands])
+    sources = np.array([command.source for command in episode.commands])
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{episode.episode_id}: {episode.outcome.name.lower()} after {episode.final_step} steps")
+    for row, (axes, name) in enumerate(zip(figure.subplots(len(_AXES), 1, sharex=True), _AXES, strict=True)):
+        axes.plot(actions[:, row], color="#cccccc", linewidth=1, zorder=1)
+        for source, colour in SOURCE_COLOURS.items():
+            steps = np.flatnonzero(sources == source)
+            axes.scatter(steps, actions[steps, row], s=8, color=colour, label=source.name.lower(), zorder=2)
+        axes.set_ylim(-1.1, 1.1)
+        axes.set_ylabel(name)
+        if row == 0:
+            axes.legend(loc="upper right", ncols=3, fontsize="small")
+    axes.set_xlabel("step (10 Hz)")
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=100)
+    return target
+
+
+def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the caption as fits over its frame."""
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _saved(sheet: Image.Image, path: Path | str) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(target)
+    return target
