@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM
-from conrft_policy.consistency_head import HeadConfig
 
+from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM
 from conrft_learner.agent import HilConRFT, Objective
 from conrft_learner.networks import Networks
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Replay
 from conrft_learner.transitions import EpisodeFrames, Labels
+from conrft_policy.consistency_head import HeadConfig
 
 BATCH = 256
 EPISODES = 60

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from conrft_data.bags import BagError, read_episode, read_label
-from conrft_data.types import Episode, Float32, Image
 from numpy.typing import NDArray
 
+from conrft_data.bags import BagError, read_episode, read_label
+from conrft_data.types import Episode, Float32, Image
 from conrft_learner.trainer import EpisodeRefused, Trainer
 
 METADATA = "metadata.yaml"

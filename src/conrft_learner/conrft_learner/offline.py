@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 from conrft_data.config import TaskConfig, load_config
-from conrft_policy.backbone import load_backbone
-
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
+from conrft_policy.backbone import load_backbone
 
 PROGRESS_PERIOD_S = 2.0
 

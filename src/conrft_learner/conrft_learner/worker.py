@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from conrft_policy.policy_weights import PolicyWeights
-
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.trainer import Trainer
+from conrft_policy.policy_weights import PolicyWeights
 
 LABEL_PERIOD_S = 1.0
 RETRY_S = 5.0

@@ -101,7 +101,7 @@ def make_episode() -> MakeEpisode:
                     stamp_ns=k * 100_000_000,
                     episode=number,
                     step=k,
-                    images={},
+                    images={"side": rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)},
                     tcp_pose=pose,
                     reset_pose=pose,
                     tcp_twist=rng.normal(size=6),

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conrft_data import topics
-from conrft_data.config import ConfigError, TaskConfig, load_config
-from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
-from conrft_policy.backbone import load_backbone
-from conrft_policy.nodes.running import described, diagnostic_array, run
-from conrft_policy.policy_weights import PolicyWeights
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from conrft_data import topics
+from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
+from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
+from conrft_policy.backbone import load_backbone
+from conrft_policy.nodes.running import described, diagnostic_array, run
+from conrft_policy.policy_weights import PolicyWeights
 
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 20.0

@@ -1,0 +1,149 @@
+"""The intake with real bags: each finished episode once, embeddings from the bag or computed, labels that come late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conrft_data.bags import relabel, write_episode
+from conrft_data.types import Episode, Mode, Outcome
+from conrft_learner.intake import EpisodeIntake
+from conrft_learner.trainer import Trainer
+
+MakeEpisode = Callable[..., Episode]
+
+
+class Encoder:
+    """Embeds each frame as its mean colour, and counts the episodes."""
+
+    cameras = ("side",)
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.encoded = 0
+
+    def encode_episode(self, images: dict[str, np.ndarray]) -> np.ndarray:
+        self.encoded += 1
+        return np.repeat(images["side"].mean(axis=(1, 2, 3), dtype=np.float32)[:, None], self.dim, axis=1)
+
+
+@pytest.fixture
+def trainer(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Trainer:
+    return make_trainer(tmp_path / "run", demonstrations=0)
+
+
+@pytest.fixture
+def encoder(trainer: Trainer) -> Encoder:
+    return Encoder(trainer.head_config.embedding_dim)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "episodes"
+
+
+@pytest.fixture
+def intake(trainer: Trainer, encoder: Encoder, folder: Path) -> EpisodeIntake:
+    return EpisodeIntake(trainer, encoder, None, folder)
+
+
+def take_all(intake: EpisodeIntake) -> list[str]:
+    waiting = intake.waiting_episodes()
+    for bag in waiting:
+        intake.take(bag)
+    return [bag.name for bag in waiting]
+
+
+def test_finished_bags_are_taken_once_and_in_order(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    for number in (2, 1):
+        write_episode(folder, make_episode(number))
+    (folder / ".tmp-test-000003").mkdir()
+    assert take_all(intake) == ["test-000001", "test-000002"]
+    assert take_all(intake) == []
+    assert trainer.journal == ["test-000001", "test-000002"]
+    assert intake.last_handled == "test-000002"
+
+
+def test_embeddings_of_the_same_backbone_are_not_computed_again(
+    intake: EpisodeIntake, trainer: Trainer, encoder: Encoder, folder: Path, make_episode: MakeEpisode
+) -> None:
+    episode = make_episode(1)
+    write_episode(folder, episode)
+    take_all(intake)
+    assert encoder.encoded == 0
+    rows = trainer.replay.gather(np.arange(8), trainer.replay.batch(8))
+    np.testing.assert_array_equal(rows["embedding"], episode.embeddings[:8])
+
+
+@pytest.mark.parametrize("changes", [{"embeddings": None, "embedding_fingerprint": ""}, {"embedding_fingerprint": "x"}])
+def test_missing_or_foreign_embeddings_are_computed(
+    intake: EpisodeIntake,
+    trainer: Trainer,
+    encoder: Encoder,
+    folder: Path,
+    make_episode: MakeEpisode,
+    changes: dict[str, object],
+) -> None:
+    episode = replace(make_episode(1), **changes)
+    write_episode(folder, episode)
+    take_all(intake)
+    assert encoder.encoded == 1
+    rows = trainer.replay.gather(np.arange(8), trainer.replay.batch(8))
+    assert rows["embedding"][3, 0] == pytest.approx(episode.observations[3].images["side"].mean())
+
+
+def test_a_label_written_afterwards_reaches_the_replay(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    bag = write_episode(folder, make_episode(1))
+    take_all(intake)
+    assert intake.apply_labels() == []
+    relabel(bag, Outcome.TIMEOUT, "the banana lies beside the plate")
+    assert intake.apply_labels() == ["test-000001"]
+    assert not trainer.replay.is_success("test-000001")
+    assert intake.apply_labels() == []
+
+
+def test_a_label_written_before_counts_at_once(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    relabel(write_episode(folder, make_episode(1)), Outcome.TIMEOUT)
+    take_all(intake)
+    assert not trainer.replay.is_success("test-000001")
+
+
+def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    bag = write_episode(folder, make_episode(1))
+    (bag / f"{bag.name}.mcap").write_bytes(b"cut off")
+    write_episode(folder, make_episode(2, mode=Mode.EVALUATION))
+    take_all(intake)
+    assert set(intake.refused) == {"test-000001", "test-000002"}
+    assert take_all(intake) == []
+    assert intake.last_handled == "test-000002", "whoever waits for this episode must not wait for ever"
+    assert trainer.journal == []
+
+
+def test_frames_lost_in_a_crash_are_read_again_and_owe_nothing_twice(
+    make_trainer: Callable[..., Trainer], encoder: Encoder, folder: Path, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    write_episode(folder, make_episode(1))
+    trainer = make_trainer(run, demonstrations=0)
+    take_all(EpisodeIntake(trainer, encoder, None, folder))
+    trainer.save()
+    (run / "replay" / "episodes.json").unlink()
+
+    again = make_trainer(run, demonstrations=0)
+    again.restore()
+    assert again.lost == {"test-000001"}
+    assert take_all(EpisodeIntake(again, encoder, None, folder)) == ["test-000001"]
+    assert (again.online_episodes, again.owed, again.lost) == (1, 8.0, set())
+    assert again.replay.count("online") == 8

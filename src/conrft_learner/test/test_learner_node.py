@@ -1,0 +1,181 @@
+"""The learner node as a process of its own: it learns from bags, publishes, stops cleanly, and survives a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+
+from conrft_data import topics
+from conrft_data.bags import write_episode
+from conrft_data.types import Episode, Mode
+from conrft_learner.presets import Preset
+from conrft_msgs.msg import LearnerStatus, Weights
+from conrft_policy.backbone import load_backbone
+from conrft_policy.policy_weights import PolicyWeights, unpack
+
+MakeEpisode = Callable[..., Episode]
+TASK_FILE = Path(__file__).parents[2] / "conrft_bringup" / "config" / "tasks" / "pick_banana.yaml"
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def backbone() -> object:
+    return load_backbone("octo-nano", "pick_banana")
+
+
+@pytest.fixture
+def camera_episode(make_episode: MakeEpisode, backbone: object) -> MakeEpisode:
+    """An episode with the task's cameras; its embeddings are said to be the backbone's, so that nothing is computed."""
+
+    def make(number: int, **changes: object) -> Episode:
+        episode = make_episode(number, length=4, **changes)
+        images = {"side": np.zeros((256, 256, 3), np.uint8), "wrist": np.zeros((128, 128, 3), np.uint8)}
+        embeddings = np.random.default_rng(number).normal(size=(5, backbone.embedding_dim)).astype(np.float32)
+        return replace(
+            episode,
+            observations=[replace(observation, images=images) for observation in episode.observations],
+            embeddings=embeddings,
+            embedding_fingerprint=backbone.fingerprint,
+        )
+
+    return make
+
+
+class Listener:
+    """Keeps the newest weights, status and diagnostics of a learner."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self.node = rclpy.create_node("listener")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.weights: Weights | None = None
+        self.status: LearnerStatus | None = None
+        self.diagnostics: list[str] = []
+        self.node.create_subscription(Weights, topics.WEIGHTS, self._on_weights, topics.LATCHED)
+        self.node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_status, topics.LATCHED)
+        self.node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 10)
+
+    def _on_weights(self, message: Weights) -> None:
+        self.weights = message
+
+    def _on_status(self, message: LearnerStatus) -> None:
+        self.status = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.diagnostics += [status.message for status in message.status]
+
+    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        end = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < end, "timed out"
+            assert process.poll() is None, f"the learner ended: {process.communicate()[0]}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def caught_up_with(self, episode_id: str) -> bool:
+        status = self.status
+        return status is not None and status.last_episode_id == episode_id and status.pending_updates == 0
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, preset: Preset) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    preset_file = tmp_path / "preset.yaml"
+    preset_file.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+    started: list[subprocess.Popen[str]] = []
+    parameters = {
+        "task_file": TASK_FILE,
+        "preset_file": preset_file,
+        "demos_dir": tmp_path / "demos",
+        "episodes_dir": tmp_path / "episodes",
+        "run_dir": tmp_path / "run",
+        "tensorboard": "false",
+    }
+
+    def start(**changes: object) -> subprocess.Popen[str]:
+        arguments = [part for name, value in (parameters | changes).items() for part in ("-p", f"{name}:={value}")]
+        command = [sys.executable, "-m", "conrft_learner.nodes.learner_node", "--ros-args", *arguments]
+        path = os.pathsep.join(part for part in sys.path if part)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    backbone: object,
+    tmp_path: Path,
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    learner = start()
+    listener.wait(lambda: listener.weights is not None and listener.status is not None, learner)
+    assert listener.status.updates == 10, "the offline stage of the demonstrations is done first"
+    weights = PolicyWeights(
+        version=listener.weights.version,
+        fingerprint=listener.weights.fingerprint,
+        sha256=listener.weights.sha256,
+        data=bytes(listener.weights.data),
+    )
+    unpack(weights, backbone_fingerprint=backbone.fingerprint)
+
+    write_episode(tmp_path / "episodes", camera_episode(2))
+    listener.wait(lambda: listener.caught_up_with("test-000002"), learner)
+    assert (listener.status.ingested_episodes, listener.status.updates) == (1, 14)
+    assert listener.weights.version == 14
+
+    learner.kill()
+    learner.wait()
+    write_episode(tmp_path / "episodes", camera_episode(3))
+    learner = start()
+    listener.wait(lambda: listener.caught_up_with("test-000003"), learner)
+    assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
+    assert listener.weights.version == 18
+
+    listener.wait(lambda: "waits for episodes" in listener.diagnostics, learner)
+    for _ in range(2):
+        learner.send_signal(signal.SIGINT)
+    assert learner.wait(timeout=30) == 0, learner.communicate()[0]
+
+
+def test_a_wrong_configuration_is_one_sentence(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    learner = start(preset_file=tmp_path / "missing.yaml")
+    output, _ = learner.communicate(timeout=TIMEOUT_S)
+    assert learner.returncode != 0
+    assert "missing.yaml: cannot be read" in output and "Traceback" not in output

@@ -1,0 +1,98 @@
+"""The worker: what it does next, and that weights come before the standing that promises them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conrft_data.bags import write_episode
+from conrft_data.types import Episode, Mode
+from conrft_learner.intake import EpisodeIntake
+from conrft_learner.trainer import Trainer
+from conrft_learner.worker import LearningWorker, Standing
+from conrft_policy.policy_weights import PolicyWeights
+
+MakeEpisode = Callable[..., Episode]
+
+
+class NoEncoder:
+    """For bags that hold their embeddings."""
+
+    cameras = ("side",)
+
+    def encode_episode(self, images: object) -> None:
+        raise AssertionError("the bag holds the embeddings")
+
+
+@pytest.fixture
+def trainer(make_trainer: Callable[..., Trainer], tmp_path: Path) -> Trainer:
+    return make_trainer(tmp_path / "run", demonstrations=0)
+
+
+@pytest.fixture
+def said() -> list[PolicyWeights | Standing]:
+    return []
+
+
+@pytest.fixture
+def worker(trainer: Trainer, tmp_path: Path, said: list[PolicyWeights | Standing]) -> LearningWorker:
+    intake = EpisodeIntake(trainer, NoEncoder(), tmp_path / "demos", tmp_path / "episodes")
+    return LearningWorker(trainer, intake, on_weights=said.append, on_standing=said.append, slice_updates=3)
+
+
+def work(worker: LearningWorker) -> int:
+    """Works until there is nothing to do; returns the number of pieces."""
+    pieces = 0
+    while worker.step():
+        pieces += 1
+    return pieces
+
+
+def test_demonstrations_are_trained_on_before_anything_is_announced(
+    worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "demos", make_episode(1, mode=Mode.DEMONSTRATION))
+    while not said:
+        assert worker.step()
+    assert trainer.offline_finished
+    assert isinstance(said[0], PolicyWeights) and said[0].version == trainer.offline_step
+
+
+def test_an_episode_is_paid_for_and_then_its_weights_and_standing_come(
+    worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    work(worker)
+    said.clear()
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    work(worker)
+    taken, weights, caught_up = said
+    assert isinstance(taken, Standing) and (taken.last_episode_id, taken.pending_updates) == ("test-000001", 8)
+    assert isinstance(weights, PolicyWeights) and weights.version == 8
+    assert isinstance(caught_up, Standing) and (caught_up.pending_updates, caught_up.weights_version) == (0, 8)
+    assert trainer.online_updates == 8
+
+
+def test_each_episode_is_paid_for_before_the_next_is_taken(
+    worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    for number in (1, 2):
+        write_episode(tmp_path / "episodes", make_episode(number, length=8))
+    work(worker)
+    standings = [item for item in said if isinstance(item, Standing)]
+    assert [(s.last_episode_id, s.pending_updates) for s in standings[1:]] == [
+        ("test-000001", 8),
+        ("test-000001", 0),
+        ("test-000002", 8),
+        ("test-000002", 0),
+    ]
+
+
+def test_a_refused_episode_is_reported_as_handled(
+    worker: LearningWorker, said: list[object], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "episodes", make_episode(1, mode=Mode.EVALUATION))
+    work(worker)
+    assert isinstance(said[-1], Standing) and said[-1].last_episode_id == "test-000001"
+    assert "evaluation" in worker.refused["test-000001"]
