@@ -1,4 +1,4 @@
-"""How many ticks a second the simulator makes in lockstep, as a real node, with a commander in another process that answers at once."""
+"""How many ticks a second the simulator node makes in lockstep, with a commander that answers at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class EchoCommander(Node):
 
 
 def measure(seconds: float, *, warm_up: float = 1.0) -> dict[str, float | int]:
-    """Runs the simulator node in lockstep for ``seconds`` after ``warm_up``; raises RuntimeError when no tick comes within 30 s."""
+    """Runs the simulator node for ``seconds`` after ``warm_up``; raises RuntimeError when no tick comes within 30 s."""
     rclpy.init()
     commander = EchoCommander()
     simulator = subprocess.Popen(

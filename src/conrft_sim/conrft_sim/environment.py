@@ -87,7 +87,7 @@ class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
         """Privileged state, for a scripted operator."""
         return self.simulation.scene()
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]  # Gymnasium's type is wider
+    def render(self) -> NDArray[np.uint8] | None:
         """The first camera's image (H, W, 3) in mode ``rgb_array``."""
         if self.render_mode != "rgb_array":
             return None

@@ -1,4 +1,4 @@
-"""Cartesian impedance control with a null-space posture, as crisp_controllers' CartesianController does it on the real arm."""
+"""Cartesian impedance control with a null-space posture, as crisp_controllers does it on the real arm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class CartesianImpedance:
     """Joint torques that pull the tool centre point to a target pose like a spring and a damper."""
 
     def __init__(self, model: mujoco.MjModel, home: Float64, gains: ImpedanceGains | None = None) -> None:
-        """``home`` (7,) is the posture that the null space prefers, rad. The arm's joints are the first seven degrees of freedom of ``model``."""
+        """``home`` (7,) is the posture that the null space prefers, rad.
+
+        The arm's joints are the first seven degrees of freedom of ``model``.
+        """
         self._model = model
         self._home = home
         g = gains or ImpedanceGains()
@@ -55,11 +58,11 @@ class CartesianImpedance:
 
     @property
     def jacobian(self) -> Float64:
-        """Geometric Jacobian (6, 7) of the tool centre point at the last ``torques`` call: linear rows first, base frame."""
+        """Jacobian (6, 7) of the tool centre point at the last ``torques`` call: linear rows first, base frame."""
         return self._jacobian[:, :7]
 
     def torques(self, data: mujoco.MjData, target_position: Float64, target_quaternion_wxyz: Float64) -> Float64:
-        """Joint torques (7,) in N m towards the target in the base frame; gravity and Coriolis forces are compensated."""
+        """Joint torques (7,) in N m towards a target in the base frame; gravity and Coriolis are compensated."""
         jacobian, velocity = self._update_jacobian(data), data.qvel[:7]
         error = self._pose_error(data, target_position, target_quaternion_wxyz)
         wrench = self._stiffness * error - self._damping * (jacobian @ velocity)
@@ -71,7 +74,7 @@ class CartesianImpedance:
         return np.clip(torques, -kinematics.TORQUE_LIMIT, kinematics.TORQUE_LIMIT)
 
     def external_wrench(self, data: mujoco.MjData) -> Float64:
-        """Wrench (6,) on the tool in the base frame, N and N m, estimated from the contact torques that the joints feel, as the real robot does."""
+        """Wrench (6,) on the tool, base frame, N and N m, estimated from contact torques as on the robot."""
         jacobian = self._jacobian[:, :7]
         return np.linalg.solve(jacobian @ jacobian.T + self._regularisation, jacobian @ data.qfrc_constraint[:7])
 

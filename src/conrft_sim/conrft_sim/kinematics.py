@@ -1,4 +1,7 @@
-"""Kinematics and limits of the Franka Emika Panda as published in Franka's control interface documentation (fcidocs, "Robot and interface specifications")."""
+"""Kinematics and limits of the Franka arm.
+
+Source: Franka Control Interface documentation, "Robot and interface specifications" (Panda).
+"""
 
 from __future__ import annotations
 

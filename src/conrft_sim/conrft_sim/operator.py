@@ -1,4 +1,4 @@
-"""A scripted stand-in for the person at the SpaceMouse: a plan that acts from any state, and the habits of a person around it."""
+"""A scripted person at the SpaceMouse: a plan that acts from any state, and human habits around it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class PlanSettings:
 
     Attributes:
         translation_scale, rotation_scale: what a full action means for one tick.
-        gain: share of the remaining error that is asked for in one tick; below 1 because the arm lags behind its target.
+        gain: share of the remaining error that is asked for in one tick; below 1 because the arm lags behind its
+            target.
         hover: height above the grasp at which the hand flies while it is not yet above the banana.
         carry: height of the carried banana above its place on the plate.
         aligned: horizontal distance below which the hand goes straight down.
@@ -81,7 +82,10 @@ class PlanStep:
 
 
 class PickAndPlacePlan:
-    """State feedback for "put the banana on the plate": the phase is read from the scene, so it continues from anything that a policy left behind."""
+    """State feedback for "put the banana on the plate".
+
+    The phase is read from the scene, so the plan goes on from anything that a policy left behind.
+    """
 
     def __init__(self, settings: PlanSettings | None = None) -> None:
         self.settings = settings or PlanSettings()
@@ -160,12 +164,12 @@ class PickAndPlacePlan:
         linear = _at_most_one(s.gain * error / s.translation_scale)
         tool_axis = rotations.rotate(tcp[3:], [0.0, 0.0, 1.0])
         tilt = np.cross(tool_axis, [0.0, 0.0, -1.0])
-        angular = _at_most_one(s.gain * (tilt + [0.0, 0.0, yaw_error]) / s.rotation_scale)
+        angular = _at_most_one(s.gain * (tilt + np.array([0.0, 0.0, yaw_error])) / s.rotation_scale)
         return np.concatenate([linear, angular])
 
 
 def ideal_action(scene: SceneSnapshot, settings: PlanSettings | None = None) -> NDArray[np.float32]:
-    """Noise-free action ``(7,)`` in [-1, 1] for this moment, translation and rotation in the end-effector frame, gripper -1 closed or 1 open."""
+    """Noise-free action ``(7,)`` in [-1, 1] for this moment, end-effector frame, gripper -1 closed or 1 open."""
     wish = PickAndPlacePlan(settings).step(scene)
     body = rotations.rotate_blocks(rotations.inverse(scene.tcp_pose[3:]), wish.twist)
     return np.array([*np.clip(body, -1.0, 1.0), -1.0 if wish.close else 1.0], dtype=np.float32)
@@ -180,11 +184,13 @@ class OperatorHabits:
         noise: standard deviation of the hand's smooth error, in full actions; noise_ticks: its correlation time, ticks.
         aim_spread: standard deviation of the misjudged position of banana and plate, m, drawn for every episode.
         pause_probability: of starting a pause at a tick; pause_ticks: longest pause.
-        stall_ticks: ticks without progress before a take-over; progress: smallest gain, ticks to go, that counts as progress.
+        stall_ticks: ticks without progress before a take-over; progress: smallest gain, ticks to go, that counts as
+            progress.
         lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
-        hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what the gripper should do.
+        hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
+            the gripper should do.
     """
 
     speed_low: float = 0.60
@@ -225,7 +231,10 @@ class OperatorInput:
 
 
 class ScriptedOperator:
-    """Drives (``demonstrate``), watches and takes over (``intervene``), or only judges (``judge``). What it does is a function of (seed, episode) and of what it sees."""
+    """Drives (``demonstrate``), watches and takes over (``intervene``), or only judges (``judge``).
+
+    What it does is a function of (seed, episode) and of what it sees.
+    """
 
     def __init__(
         self,

@@ -15,7 +15,8 @@ Image = NDArray[np.uint8]
 class CameraRenderer:
     """Renders cameras of one model.
 
-    The OpenGL context belongs to the thread that calls ``render`` first, and every later call must come from it. It is made only then, so that a model can be
+    The OpenGL context belongs to the thread that calls ``render`` first, and every later call must come from it. It
+    is made only then, so that a model can be
     stepped where there is no OpenGL at all.
     """
 
@@ -35,7 +36,10 @@ class CameraRenderer:
         self._gl: Any = None
 
     def render(self, data: mujoco.MjData, camera: str) -> Image:
-        """RGB image (H, W, 3) of ``camera``. The array is reused by the next call for the same camera: copy it to keep it."""
+        """RGB image (H, W, 3) of ``camera``.
+
+        The array is reused by the next call for the same camera: copy it to keep it.
+        """
         if self._gl is None:
             self._open()
         raw, image = self._raw[camera], self._images[camera]

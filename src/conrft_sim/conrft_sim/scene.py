@@ -1,4 +1,4 @@
-"""The simulated scene as MJCF text, built from plain shapes: a Franka arm with its hand, a table, and whatever a task adds.
+"""The simulated scene as MJCF text, from plain shapes: a Franka arm with its hand, a table, and what a task adds.
 
 Few triangles, one headlight, no textures and no shadows: a software renderer then needs a millisecond for an image.
 """
@@ -14,6 +14,9 @@ TIMESTEP = 0.005  # s
 CONTROL_SUBSTEPS = 1  # the impedance controller runs at 200 Hz
 FINGER_STIFFNESS = 1000.0  # N/m
 FINGER_FORCE = 40.0  # N, of each finger
+
+SIDE_CAMERA = (1.05, -0.40, 0.57)  # in front of the table, to the robot's right, m
+SIDE_CAMERA_TARGET = (0.475, 0.0, 0.115)
 
 # Who touches whom: bit 1 the surroundings, bit 2 the task's objects, bit 4 the gripper.
 SURROUNDINGS = 'contype="1" conaffinity="0"'
@@ -37,7 +40,8 @@ _LINK_MASSES = (
 _HAND_MASS = 0.5
 _FINGER_MASS = 0.03
 
-# Shapes of the moving links in their joint frames: (start, end, radius in m, colour). The first carries the link's mass.
+# Shapes of the moving links in their joint frames: (start, end, radius in m, colour). The first carries the link's
+# mass.
 _Capsule = tuple[Sequence[float], Sequence[float], float, str]
 _LINK_SHAPES: tuple[tuple[_Capsule, ...], ...] = (
     (((0, 0, -0.17), (0, 0, -0.02), 0.062, _WHITE), ((0, -0.055, 0), (0, 0.055, 0), 0.063, _GREY)),
@@ -57,15 +61,16 @@ _LINK_SHAPES: tuple[tuple[_Capsule, ...], ...] = (
 def scene_xml(task_bodies: str) -> str:
     """The whole scene. ``task_bodies`` is MJCF for inside ``worldbody``.
 
-    Names: joints ``joint1..joint7``, ``finger_left``, ``finger_right``; site ``tcp``; cameras ``side``, ``wrist``; actuators like their joints.
+    Names: joints ``joint1..joint7``, ``finger_left``, ``finger_right``; site ``tcp``; cameras ``side``, ``wrist``;
+    actuators like their joints.
     """
     motors = "\n".join(
         f'<motor name="joint{i + 1}" joint="joint{i + 1}" ctrlrange="{-limit} {limit}"/>'
         for i, limit in enumerate(kinematics.TORQUE_LIMIT)
     )
     fingers = "\n".join(
-        f'<position name="finger_{side}" joint="finger_{side}" kp="{FINGER_STIFFNESS}" forcerange="{-FINGER_FORCE} {FINGER_FORCE}" '
-        f'ctrlrange="-0.01 {kinematics.FINGER_TRAVEL}"/>'
+        f'<position name="finger_{side}" joint="finger_{side}" kp="{FINGER_STIFFNESS}" '
+        f'forcerange="{-FINGER_FORCE} {FINGER_FORCE}" ctrlrange="-0.01 {kinematics.FINGER_TRAVEL}"/>'
         for side in ("left", "right")
     )
     return f"""
@@ -83,7 +88,7 @@ def scene_xml(task_bodies: str) -> str:
     {_surroundings()}
     {_arm()}
     {task_bodies}
-    <camera name="side" mode="fixed" pos="1.05 -0.40 0.57" xyaxes="{_look_at((1.05, -0.40, 0.57), (0.475, 0.0, 0.115))}" fovy="42"/>
+    <camera name="side" mode="fixed" {_pose_of_camera(SIDE_CAMERA, SIDE_CAMERA_TARGET)} fovy="42"/>
   </worldbody>
   <equality>
     <joint joint1="finger_left" joint2="finger_right" polycoef="0 1 0 0 0" solref="0.005 1"/>
@@ -97,7 +102,7 @@ def scene_xml(task_bodies: str) -> str:
 
 
 def camera_axes(position: Sequence[float], target: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Image x and y axes (right, up) in the world of a camera at ``position`` (3,) that looks at ``target`` (3,), upright."""
+    """Image axes (right, up) in the world of an upright camera at ``position`` (3,) that looks at ``target`` (3,)."""
     back = [p - t for p, t in zip(position, target, strict=True)]
     length = math.sqrt(sum(c * c for c in back))
     back = [c / length for c in back]
@@ -107,15 +112,17 @@ def camera_axes(position: Sequence[float], target: Sequence[float]) -> tuple[tup
     return right, up
 
 
-def _look_at(position: Sequence[float], target: Sequence[float]) -> str:
+def _pose_of_camera(position: Sequence[float], target: Sequence[float]) -> str:
     right, up = camera_axes(position, target)
-    return " ".join(f"{c:.6f}" for c in (*right, *up))
+    place, axes = (" ".join(f"{c:.6f}" for c in values) for values in (position, (*right, *up)))
+    return f'pos="{place}" xyaxes="{axes}"'
 
 
 def _surroundings() -> str:
     """Table with its top at z = 0 (the robot stands on it), floor and back walls."""
     return f"""
-    <geom name="table" type="box" pos="0.40 0 -0.03" size="0.62 0.60 0.03" rgba="0.62 0.55 0.47 1" friction="0.7 0.01 0.001" {SURROUNDINGS}/>
+    <geom name="table" type="box" pos="0.40 0 -0.03" size="0.62 0.60 0.03" rgba="0.62 0.55 0.47 1"
+          friction="0.7 0.01 0.001" {SURROUNDINGS}/>
     <geom name="floor" type="box" pos="0 0 -0.76" size="3 3 0.01" rgba="0.46 0.48 0.50 1" {VISUAL}/>
     <geom name="wall_back" type="box" pos="-1.2 0 0.6" size="0.01 3 1.4" rgba="0.72 0.75 0.78 1" {VISUAL}/>
     <geom name="wall_left" type="box" pos="0 1.6 0.6" size="3 0.01 1.4" rgba="0.66 0.69 0.73 1" {VISUAL}/>
@@ -152,12 +159,13 @@ def _link_geoms(index: int) -> str:
 
 
 def _hand() -> str:
-    """Franka hand: palm, wrist camera, two coupled fingers that open along y, and the tool centre point between their tips."""
-    half_yaw = kinematics.HAND_YAW / 2
+    """Palm, wrist camera, two coupled fingers that open along y, and the tool centre point between their tips."""
+    rotation = f"{math.cos(kinematics.HAND_YAW / 2):.12f} 0 0 {math.sin(kinematics.HAND_YAW / 2):.12f}"
     return f"""
       <geom type="cylinder" fromto="0 0 0.07 0 0 0.107" size="0.038" mass="0" rgba="{_GREY}" {VISUAL}/>
-      <body name="hand" pos="0 0 {kinematics.FLANGE_DISTANCE}" quat="{math.cos(half_yaw):.12f} 0 0 {math.sin(half_yaw):.12f}">
-        <geom name="palm" type="box" pos="0 0 0.033" size="0.022 0.100 0.026" mass="{_HAND_MASS}" rgba="{_WHITE}" {GRIPPER}/>
+      <body name="hand" pos="0 0 {kinematics.FLANGE_DISTANCE}" quat="{rotation}">
+        <geom name="palm" type="box" pos="0 0 0.033" size="0.022 0.100 0.026" mass="{_HAND_MASS}"
+              rgba="{_WHITE}" {GRIPPER}/>
         <geom type="box" pos="0 0 0.061" size="0.016 0.090 0.004" mass="0" rgba="{_GREY}" {VISUAL}/>
         <geom type="box" pos="0.062 0 0.030" size="0.012 0.045 0.012" mass="0" rgba="{_DARK}" {VISUAL}/>
         <geom type="box" pos="0.036 0 0.020" size="0.018 0.010 0.004" mass="0" rgba="{_DARK}" {VISUAL}/>
@@ -169,7 +177,7 @@ def _hand() -> str:
 
 
 def _wrist_camera_up() -> str:
-    """Image-up axis of the wrist camera in the hand frame: it looks along the fingers, leaning towards the tool centre point."""
+    """Image-up axis of the wrist camera, hand frame: it looks along the fingers, leaning towards their tips."""
     lean = 0.42
     return f"{math.cos(lean):.6f} 0 {math.sin(lean):.6f}"
 
@@ -177,8 +185,11 @@ def _wrist_camera_up() -> str:
 def _finger(name: str, side: int) -> str:
     return f"""
         <body name="finger_{name}" pos="0 0 0.0584">
-          <joint name="finger_{name}" type="slide" axis="0 {side} 0" range="0 {kinematics.FINGER_TRAVEL}" damping="60" armature="0.1"/>
-          <geom name="finger_{name}" type="box" pos="0 {side * 0.006} 0.0390" size="0.010 0.006 0.0140" mass="{_FINGER_MASS}" rgba="{_DARK}"
-                friction="2 0.05 0.001" condim="4" priority="1" {GRIPPER}/>
-          <geom name="finger_{name}_base" type="box" pos="0 {side * 0.011} 0.0130" size="0.010 0.009 0.0130" mass="{_FINGER_MASS}" rgba="{_GREY}" {GRIPPER}/>
+          <joint name="finger_{name}" type="slide" axis="0 {side} 0" range="0 {kinematics.FINGER_TRAVEL}"
+                 damping="60" armature="0.1"/>
+          <geom name="finger_{name}" type="box" pos="0 {side * 0.006} 0.0390" size="0.010 0.006 0.0140" mass="{_FINGER_MASS}"
+                rgba="{_DARK}" friction="2 0.05 0.001"
+                condim="4" priority="1" {GRIPPER}/>
+          <geom name="finger_{name}_base" type="box" pos="0 {side * 0.011} 0.0130"
+                size="0.010 0.009 0.0130" mass="{_FINGER_MASS}" rgba="{_GREY}" {GRIPPER}/>
         </body>"""

@@ -1,4 +1,7 @@
-"""Privileged state of the scene, as a person standing beside the robot sees it. The pure twin of ``conrft_msgs/SceneState``."""
+"""Privileged state of the scene, as a person standing beside the robot sees it.
+
+The pure twin of ``conrft_msgs/SceneState``.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ class RobotState:
 class Simulation:
     """One Franka arm with one task.
 
-    Start states are a function of (seed, episode) alone. Simulated time starts at one second (zero means "no time" in ROS) and never jumps back, not even at
+    Start states are a function of (seed, episode) alone. Simulated time starts at one second (zero means "no time" in
+    ROS) and never jumps back, not even at
     a reset. ``render`` must always be called
     by the same thread.
     """
@@ -75,7 +76,7 @@ class Simulation:
         randomisation: Randomisation = "task",
         gains: ImpedanceGains | None = None,
     ) -> None:
-        """Builds the scene of ``task`` and resets it to episode 0; raises KeyError when the simulation has no such task."""
+        """Builds the scene of ``task`` and resets it to episode 0; raises KeyError for an unknown task."""
         if task.name not in _TASKS:
             raise KeyError(f"the simulation has no task {task.name!r}, only {sorted(_TASKS)}")
         self.task_config = task
@@ -122,7 +123,8 @@ class Simulation:
     def set_target(self, pose: ArrayLike, gripper_opening: float | None = None) -> None:
         """Target of the impedance controller ``(7,)`` and, unless None, of the gripper (0 closed .. 1 open).
 
-        Raises TargetRefused, and keeps the old target, at a number that is not finite or a quaternion without a direction.
+        Raises TargetRefused, and keeps the old target, at a number that is not finite or a quaternion without a
+        direction.
         """
         target = np.array(pose, dtype=np.float64)
         if target.shape != (7,) or not np.isfinite(target).all():
@@ -188,7 +190,10 @@ class Simulation:
         )
 
     def render(self, camera: str) -> Image:
-        """RGB image (H, W, 3) of ``camera``. The array is reused by the next call for the same camera: copy it to keep it."""
+        """RGB image (H, W, 3) of ``camera``.
+
+        The array is reused by the next call for the same camera: copy it to keep it.
+        """
         return self._renderer.render(self.data, camera)
 
     def success(self) -> bool:
@@ -212,7 +217,7 @@ class Simulation:
         self._renderer.close()
 
     def _inverse_kinematics(self, pose: Float64) -> Float64:
-        """Joint angles (7,) that put the tool centre point on ``pose``, found from Franka's start posture by damped least squares; raises ValueError if out of reach."""
+        """Joint angles (7,) for a tool pose, by damped least squares; raises ValueError if it is out of reach."""
         model, data = self.model, mujoco.MjData(self.model)
         data.qpos[:7] = kinematics.READY
         jacobian, quaternion, error = np.zeros((6, model.nv)), np.zeros(4), np.zeros(6)

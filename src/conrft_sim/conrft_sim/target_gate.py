@@ -16,7 +16,8 @@ class Judgement(Enum):
 class TargetGate:
     """Judges targets as crisp_controllers does, and in lockstep lets exactly one through for each tick.
 
-    In lockstep a tick is opened with its stamp; the first target with that very stamp closes it. In real time every target of a
+    In lockstep a tick is opened with its stamp; the first target with that very stamp closes it. In real time every
+    target of a
     single publisher is followed.
     """
 

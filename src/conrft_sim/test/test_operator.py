@@ -1,4 +1,4 @@
-"""The scripted operator: does the task from wherever it is, like a person; takes over when it must; judges truthfully."""
+"""The scripted operator does the task from any state, like a person; takes over when it must; judges truthfully."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from conrft_data.reference_pose import ReferencePose
 from conrft_data import rotations
+from conrft_data.reference_pose import ReferencePose
 from conrft_sim.operator import OperatorHabits, OperatorInput, PlanSettings, ScriptedOperator, ideal_action
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation

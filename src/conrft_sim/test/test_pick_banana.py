@@ -87,7 +87,9 @@ def test_low_hand_is_no_success(simulation: Simulation) -> None:
 
 
 def test_banana_between_the_fingers_on_the_plate_is_no_success(simulation: Simulation) -> None:
-    low_gate = pick_banana.default_config().reward.model_copy(update={"min_tcp_height": 0.0, "min_gripper_opening": 0.0})
+    low_gate = pick_banana.default_config().reward.model_copy(
+        update={"min_tcp_height": 0.0, "min_gripper_opening": 0.0}
+    )
     config = pick_banana.default_config().model_copy(update={"reward": low_gate})
     x, y = pick_banana.PLATE_POSITION
     with Simulation(config) as lenient:

@@ -1,4 +1,4 @@
-"""The simulated robot follows its target like an impedance-controlled arm, within its limits, and repeats itself exactly."""
+"""The simulated arm follows its target like an impedance-controlled one, within its limits, and repeats itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def simulation() -> Iterator[Simulation]:
         yield made
 
 
-def moved(pose: np.ndarray, *, by: tuple[float, float, float], turn: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
+def moved(
+    pose: np.ndarray, *, by: tuple[float, float, float], turn: tuple[float, float, float] = (0, 0, 0)
+) -> np.ndarray:
     return np.concatenate([pose[:3] + by, rotations.multiply(rotations.from_rotation_vector(turn), pose[3:])])
 
 

@@ -1,4 +1,4 @@
-"""The simulator node speaks what the real drivers speak, one stamp for each tick in lockstep, and holds when nobody commands."""
+"""The simulator node speaks what the real drivers speak: one stamp a tick in lockstep, holding without commands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Commander:
     def __init__(self, graph: Any) -> None:
         self.graph, self.peer = graph, graph.peer
         for topic, kind in STREAMS.items():
-            self.peer.listen(kind, topic, topics.TICK if "image" not in topic else topics.TICK)
+            self.peer.listen(kind, topic, topics.TICK)
         self.peer.listen(DiagnosticArray, "/diagnostics", 10)
         self.target = self.peer.create_publisher(PoseStamped, "target_pose", topics.COMMAND)
         self.gripper = self.peer.create_publisher(Float64MultiArray, "gripper/gripper_position_controller/commands", 10)

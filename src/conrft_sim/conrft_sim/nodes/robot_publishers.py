@@ -36,8 +36,10 @@ class RobotPublishers:
         self._simulation = simulation
         self._base_frame = robot.base_frame
         make = node.create_publisher
-        # Reliable like the broadcasters of ros2_control; depth one, because only the newest state counts. Images best effort
-        # like realsense2_camera (REP-2003). In lockstep all are reliable: the loss of one sample would stop simulated time.
+        # Reliable like the broadcasters of ros2_control; depth one, because only the newest state counts.
+        # Images best effort
+        # like realsense2_camera (REP-2003). In lockstep all are reliable: the loss of one sample would stop
+        # simulated time.
         state_quality, image_quality = (topics.TICK, topics.TICK) if lockstep else (topics.COMMAND, topics.SENSOR)
         self._pose = make(PoseStamped, robot.current_pose, state_quality)
         self._twist = make(TwistStamped, robot.twist, state_quality)

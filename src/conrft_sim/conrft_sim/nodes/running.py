@@ -13,8 +13,12 @@ from rclpy.node import Node
 
 
 def spin_until_shutdown(make_node: Callable[[], Node], name: str) -> int:
-    """Makes a node and serves it until SIGINT or SIGTERM. Returns the exit code: 0, or 1 when the configuration is wrong."""
-    # rclpy's handler stops the executor and then calls Python's, which would raise KeyboardInterrupt in the middle of the
+    """Makes a node and serves it until SIGINT or SIGTERM.
+
+    Returns the exit code: 0, or 1 when the configuration is wrong.
+    """
+    # rclpy's handler stops the executor and then calls Python's, which would raise KeyboardInterrupt in the
+    # middle of the
     # clean-up when a second SIGINT comes. A process group often gets two.
     signal.signal(signal.SIGINT, lambda *_: None)
     rclpy.init()

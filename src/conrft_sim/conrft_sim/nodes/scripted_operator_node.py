@@ -34,7 +34,7 @@ _SCENE_TIMEOUT_S = 0.3
 
 
 class ScriptedOperatorNode(Node):
-    """Subscribes ``scene_state`` and ``episode_state``; publishes ``spacenav/twist`` and ``spacenav/joy`` for each scene, zeros when idle."""
+    """Answers each ``scene_state`` with ``spacenav/twist`` and ``spacenav/joy``; zeros while no episode runs."""
 
     def __init__(self) -> None:
         super().__init__("scripted_operator")
@@ -57,7 +57,9 @@ class ScriptedOperatorNode(Node):
         declare("task_file", "", fixed("YAML file of the task; empty: Pick Banana as shipped"))
         declare("mode", "auto", fixed("auto: as the episode's mode asks; or demonstrate, intervene, judge"))
         declare("seed", 0, fixed("of the hand's noise", whole=(0, 2**31 - 1)))
-        declare("lockstep", True, fixed("answer each scene once; false: also repeat the last state, as the device does"))
+        declare(
+            "lockstep", True, fixed("answer each scene once; false: also repeat the last state, as the device does")
+        )
         declare("full_scale", 1.0, fixed("axis value of a full action", real=(0.01, 1000.0)))
         for index, name in enumerate(_BUTTONS):
             declare(f"button_{name}", index, fixed(f"index of the {name} button, -1: none", whole=(-1, 15)))
@@ -116,7 +118,8 @@ class ScriptedOperatorNode(Node):
     def _consider(self, scene: SceneSnapshot) -> None:
         """Answers a scene; the same scene gets the same answer.
 
-        While READY the first move is worked out anew for each scene, so that it is already there when step 0 is observed, and so
+        While READY the first move is worked out anew for each scene, so that it is already there when step 0 is
+        observed, and so
         that the noise does not depend on how long the wait was.
         """
         if self._operator is None or self._phase not in (Phase.READY, Phase.RUNNING):

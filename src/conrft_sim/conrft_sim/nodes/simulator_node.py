@@ -27,7 +27,9 @@ from conrft_sim.target_gate import Judgement, TargetGate
 from conrft_sim.tasks import pick_banana
 
 _STEP_PERIOD_S = 0.01  # of the real-time loop
-_CATCH_UP_NS = 50_000_000  # at most so much simulated time in one go; beyond it simulated time falls behind the wall clock
+_CATCH_UP_NS = (
+    50_000_000  # at most so much simulated time in one go; beyond it simulated time falls behind the wall clock
+)
 _DIAGNOSTICS_PERIOD_S = 1.0
 _REJOIN_DISTANCE = 0.08  # m
 _TARGET_TIMEOUT_S = 0.5  # without a target for so long the arm is said to hold
@@ -40,9 +42,10 @@ def default_robot() -> RobotConfig:
 
 
 class SimulatorNode(Node):
-    """Publishes /clock, robot state, images and ``scene_state``; subscribes ``target_pose`` and the gripper command; serves ``reset_scene``.
+    """Publishes /clock, robot state, images and ``scene_state``; follows ``target_pose`` and the gripper command.
 
-    In lockstep it publishes one tick and waits for the ``target_pose`` that carries the tick's stamp; then it advances by 0.1 s. In
+    In lockstep it publishes one tick and waits for the ``target_pose`` that carries the tick's stamp; then it
+    advances by 0.1 s. In
     real time it follows the wall clock. Without a new target the simulated controller keeps the last one.
     """
 
@@ -77,7 +80,9 @@ class SimulatorNode(Node):
         declare("image_rate", 15.0, fixed("of the cameras in real time, Hz", real=(1.0, 60.0)))
         declare("state_rate", 100.0, fixed("of the robot state in real time, Hz", real=(10.0, 200.0)))
         declare("scene_rate", 10.0, fixed("of scene_state in real time, Hz", real=(1.0, 100.0)))
-        declare("resend_period", 0.5, fixed("lockstep: a tick that stays unanswered is sent again, s", real=(0.05, 60.0)))
+        declare(
+            "resend_period", 0.5, fixed("lockstep: a tick that stays unanswered is sent again, s", real=(0.05, 60.0))
+        )
 
     def _value(self, name: str):  # type: ignore[no-untyped-def]  # the type is the parameter's
         return self.get_parameter(name).value
@@ -88,7 +93,8 @@ class SimulatorNode(Node):
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
         self._target_topic = self.resolve_topic_name(self._robot.target_pose)
-        # The gripper before the target: where both wait, the executor takes them in this order, and the target sets simulated
+        # The gripper before the target: where both wait, the executor takes them in this order, and the
+        # target sets simulated
         # time going. Gripper commands are sent on change only, so none may be lost.
         self.create_subscription(Float64MultiArray, self._robot.gripper_command, self._on_gripper, topics.TICK)
         self.create_subscription(PoseStamped, self._robot.target_pose, self._on_target, topics.COMMAND)
@@ -173,7 +179,7 @@ class SimulatorNode(Node):
             self._open_tick()
 
     def _is_left_behind(self, target: list[float]) -> bool:
-        """Real time, after a reset: whether the target still belongs to where the arm was before it was put to its start."""
+        """Real time, after a reset: whether the target still belongs to where the arm was before."""
         self._rejoining = self._rejoining and not self._lockstep
         if self._rejoining and math.isfinite(sum(target)):
             self._rejoining = math.dist(target[:3], self._simulation.tcp_pose[:3]) > _REJOIN_DISTANCE

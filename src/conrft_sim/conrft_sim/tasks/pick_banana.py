@@ -79,7 +79,7 @@ class PickBanana:
         self._cameras = (model.cam_pos.copy(), model.cam_quat.copy())
 
     def place(self, data: mujoco.MjData, rng: np.random.Generator, randomisation: Randomisation) -> None:
-        """Puts the objects to a start state drawn from ``rng``; ``wide`` also moves the plate and changes colours and cameras."""
+        """Draws a start state from ``rng``; ``wide`` also moves the plate and changes colours and cameras."""
         self._model.geom_rgba[:] = self._colours
         self._model.cam_pos[:], self._model.cam_quat[:] = self._cameras
         if randomisation == "wide":
@@ -100,7 +100,11 @@ class PickBanana:
         data.qvel[self._dof : self._dof + 6] = 0.0
 
     def object_poses(self, data: mujoco.MjData) -> dict[str, Float64]:
-        """Pose (7,) by name. The banana's origin is the middle of its centre line, its x axis the direction of the line there; the plate's origin lies on the table."""
+        """Pose (7,) by name.
+
+        The banana's origin is the middle of its centre line, its x axis the direction of the line there;
+        the plate's origin lies on the table.
+        """
         poses = {}
         for name, body in (("banana", self._banana), ("plate", self._plate)):
             w, x, y, z = data.xquat[body]
@@ -108,7 +112,7 @@ class PickBanana:
         return poses
 
     def success(self, data: mujoco.MjData, *, tcp_height: float, gripper_opening: float) -> bool:
-        """Ground truth: the banana rests on the plate inside the rim, nothing of the gripper touches it, and the open hand is clear above."""
+        """Ground truth: the banana rests on the plate, untouched, and the open hand is clear above."""
         gates_passed = gripper_opening > self._gates.min_gripper_opening and tcp_height > self._gates.min_tcp_height
         return gates_passed and self.banana_rests_on_plate(data)
 
@@ -168,8 +172,8 @@ def _banana() -> str:
         colour = "0.86 0.74 0.12 1" if outer else "0.96 0.84 0.14 1"
         line = " ".join(f"{c:.5f}" for c in points)
         geoms.append(
-            f'<geom type="capsule" fromto="{line}" size="{radius}" mass="{BANANA_MASS / segments}" rgba="{colour}" condim="4" '
-            f'friction="0.8 0.02 0.001" {scene.OBJECT}/>'
+            f'<geom type="capsule" fromto="{line}" size="{radius}" mass="{BANANA_MASS / segments}" rgba="{colour}" '
+            f'condim="4" friction="0.8 0.02 0.001" {scene.OBJECT}/>'
         )
     tip_angle = BANANA_ARC_ANGLE / 2 + 0.13
     tip = f"{BANANA_ARC_RADIUS * math.sin(tip_angle):.5f} {BANANA_ARC_RADIUS * (1 - math.cos(tip_angle)):.5f} 0"
@@ -183,18 +187,23 @@ def _banana() -> str:
 
 
 def _plate() -> str:
-    """A flat green plate. What is drawn is round with a rim; what is touched is a flat box about as large, because contacts of capsules with boxes are exact."""
+    """A flat green plate.
+
+    What is drawn is round with a rim; what is touched is a flat box about as large, because contacts of
+    capsules with boxes are exact.
+    """
     half = PLATE_THICKNESS / 2
     rim, count = [], 18
     for index in range(count):
         a, b = (2 * math.pi * (index + k) / count for k in (0, 1))
         r = PLATE_RADIUS - 0.004
-        line = f"{r * math.cos(a):.5f} {r * math.sin(a):.5f} {PLATE_THICKNESS} {r * math.cos(b):.5f} {r * math.sin(b):.5f} {PLATE_THICKNESS}"
+        line = " ".join(f"{r * math.cos(c):.5f} {r * math.sin(c):.5f} {PLATE_THICKNESS}" for c in (a, b))
         rim.append(f'<geom type="capsule" fromto="{line}" size="0.005" rgba="0.13 0.52 0.24 1" {scene.VISUAL}/>')
     rims = "\n      ".join(rim)
     return f"""
     <body name="plate" mocap="true" pos="{PLATE_POSITION[0]} {PLATE_POSITION[1]} 0">
-      <geom name="plate" type="box" pos="0 0 {half}" size="{_PLATE_BOX} {_PLATE_BOX} {half}" rgba="0 0 0 0" friction="0.8 0.02 0.001" condim="4" {scene.SURROUNDINGS}/>
+      <geom name="plate" type="box" pos="0 0 {half}" size="{_PLATE_BOX} {_PLATE_BOX} {half}" rgba="0 0 0 0"
+            friction="0.8 0.02 0.001" condim="4" {scene.SURROUNDINGS}/>
       <geom type="cylinder" pos="0 0 {half}" size="{PLATE_RADIUS} {half}" rgba="0.20 0.66 0.32 1" {scene.VISUAL}/>
       <geom type="cylinder" pos="0 0 {PLATE_THICKNESS}" size="0.060 0.0006" rgba="0.28 0.74 0.40 1" {scene.VISUAL}/>
       {rims}
