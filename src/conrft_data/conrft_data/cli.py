@@ -11,7 +11,7 @@ import numpy as np
 
 from conrft_data.bags import BagError, EpisodeInfo, import_recording, list_episodes, read_episode, salvage, salvage_all
 from conrft_data.bags.assembly import Assembled
-from conrft_data.bags.writer import TEMPORARY_PREFIX
+from conrft_data.bags.salvage import interrupted_recordings
 from conrft_data.types import ActionSource, Episode
 
 
@@ -29,7 +29,7 @@ def register_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
     command = commands.add_parser("show", help="figures, contact sheet and action curves of one episode")
     command.add_argument("episode", type=Path, help="folder of the episode")
-    command.add_argument("--output", type=Path, default=Path("."), help="folder for the pictures (default: here)")
+    command.add_argument("--output", type=Path, default=Path(), help="folder for the pictures (default: here)")
     command.set_defaults(run=_show)
 
     command = commands.add_parser("import", help="split a recording of `ros2 bag record` into episodes")
@@ -52,8 +52,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(_line(info, width))
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
-    leftovers = sorted(arguments.folder.glob(f"{TEMPORARY_PREFIX}*/"))
-    if leftovers:
+    if leftovers := interrupted_recordings(arguments.folder):
         print(f"{len(leftovers)} unfinished: being recorded, or cut off (`conrft demos salvage {arguments.folder}`)")
     outcomes = Counter(info.outcome.name.lower() for info in infos)
     told = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))

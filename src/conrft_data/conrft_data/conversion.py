@@ -1,7 +1,7 @@
 """Messages of a tick to dataclasses and back: the one place that knows both.
 
-Readers take any object with the message's fields, from rclpy or from a bag. Every reader refuses what no node may act or learn on: a number that is not finite, an
-array or an image of the wrong size, an unknown constant.
+Readers take any object with the message's fields, from rclpy or from a bag. Every reader refuses what no node may act
+or learn on: a number that is not finite, an array or an image of the wrong size, an unknown constant.
 """
 
 from __future__ import annotations
@@ -66,14 +66,18 @@ def tick_of(message: Any) -> Tick:
 
 
 def stamp_from_cdr(raw: bytes) -> int:
-    """Header stamp, ns, of a serialized message (OMG XCDR1, as ROS 2 sends it) that begins with a header; raises MessageError when ``raw`` is too short."""
+    """Header stamp, ns, of a serialized message (OMG XCDR1, as ROS 2 sends it) that begins with a header.
+
+    Raises MessageError when ``raw`` is too short.
+    """
     return _header_from_cdr(raw)[0]
 
 
 def tick_from_cdr(raw: bytes) -> Tick:
     """Key of a serialized tick message (OMG XCDR1), read without unpacking the rest.
 
-    Works for Observation, PolicyOutput, Action and Reward, which all begin with header, episode and step. Raises MessageError when ``raw`` is too short.
+    Works for Observation, PolicyOutput, Action and Reward, which all begin with header, episode and step. Raises
+    MessageError when ``raw`` is too short.
     """
     stamp_ns, order, end = _header_from_cdr(raw)
     try:
@@ -84,7 +88,10 @@ def tick_from_cdr(raw: bytes) -> Tick:
 
 
 def pose_from_msg(pose: Any, source: str = "pose") -> Float64:
-    """``(7,)`` of a ``geometry_msgs/Pose``, its quaternion scaled to unit length; raises MessageError when it is none."""
+    """``(7,)`` of a ``geometry_msgs/Pose``, its quaternion scaled to unit length.
+
+    Raises MessageError when it is none.
+    """
     p, q = pose.position, pose.orientation
     values = _finite([p.x, p.y, p.z, q.x, q.y, q.z, q.w], source)
     length = float(np.linalg.norm(values[3:]))
@@ -197,7 +204,10 @@ def command_from_msg(message: Any, topic: str = topics.ACTION) -> Command:
 
 
 def command_to_msg(command: Command, tick: Tick, frame_id: str = "base") -> Any:
-    """A ``conrft_msgs/msg/Action`` for the observation of ``tick``; raises MessageError when an action is not finite or beyond [-1, 1]."""
+    """A ``conrft_msgs/msg/Action`` for the observation of ``tick``.
+
+    Raises MessageError when an action is not finite or beyond [-1, 1].
+    """
     from conrft_msgs.msg import Action
 
     message = _with_tick(Action(), tick, frame_id)
@@ -211,11 +221,15 @@ def command_to_msg(command: Command, tick: Tick, frame_id: str = "base") -> Any:
 
 
 def proposal_from_msg(message: Any, topic: str = topics.POLICY_OUTPUT) -> Proposal:
-    """A Proposal of a ``conrft_msgs/PolicyOutput``; raises MessageError when a number is not finite or an action beyond [-1, 1]."""
+    """A Proposal of a ``conrft_msgs/PolicyOutput``.
+
+    Raises MessageError when a number is not finite or an action beyond [-1, 1].
+    """
     embedding = np.asarray(message.embedding, dtype=np.float32)
     if not np.isfinite(embedding).all():
         raise MessageError(
-            f"{topic}: embedding: expected finite numbers, got {np.count_nonzero(~np.isfinite(embedding))} of {embedding.size} that are not"
+            f"{topic}: embedding: expected finite numbers, got {np.count_nonzero(~np.isfinite(embedding))} "
+            f"of {embedding.size} that are not"
         )
     return Proposal(
         action=_action(message.action, f"{topic}: action"),

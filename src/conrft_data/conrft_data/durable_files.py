@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def sync_file(path: Path) -> None:
-    """Waits until the contents of a file or the entries of a folder are on the disk; raises OSError when they cannot get there."""
+    """Waits until the contents of a file or the entries of a folder are on the disk.
+
+    Raises OSError when they cannot get there.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -27,7 +30,7 @@ def publish(source: Path, target: Path) -> None:
 
     ``source`` must be synchronised before; an existing folder at ``target`` that is not empty is an OSError.
     """
-    os.rename(source, target)
+    source.rename(target)
     sync_file(target.parent)
     if source.parent != target.parent:
         sync_file(source.parent)

@@ -1,6 +1,7 @@
-"""Camera images: ``sensor_msgs/Image`` to arrays and back, and the crop and resize that turn a camera's image into the policy's.
+"""Camera images: ``sensor_msgs/Image`` to arrays and back, and the way from a camera's image to the policy's.
 
-The one place where pixels change their container. Where the distribution's cv_bridge is installed it does the unpacking; elsewhere numpy does.
+The one place where pixels change their container. Where the distribution's cv_bridge is installed it does the
+unpacking; elsewhere numpy does.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ _DEPTH_ENCODINGS = ("16UC1", "32FC1")
 def image_to_array(message: Any, source: str = "image") -> Pixels:
     """Pixels of a ``sensor_msgs/Image`` in its own encoding.
 
-    ``(H, W, 3)`` uint8 for rgb8 and bgr8, ``(H, W)`` uint8, uint16 or float32 for mono8, 16UC1 and 32FC1, in the machine's byte order. The result shares the
-    message's memory where its rows are whole and its byte order is the machine's: treat it as read-only.
+    ``(H, W, 3)`` uint8 for rgb8 and bgr8, ``(H, W)`` uint8, uint16 or float32 for mono8, 16UC1 and 32FC1, in the
+    machine's byte order. The result shares the message's memory where its rows are whole and its byte order is the
+    machine's: treat it as read-only.
 
     Args:
         message: from rclpy or from a bag.
@@ -74,7 +76,10 @@ def image_to_rgb(message: Any, source: str = "image") -> Rgb:
 
 
 def array_to_image(pixels: Pixels, encoding: str, frame_id: str = "") -> Any:
-    """A ``sensor_msgs/msg/Image`` of ``pixels``, ``(H, W, 3)`` or ``(H, W)`` as the encoding asks; raises ImageError when they do not fit it."""
+    """A ``sensor_msgs/msg/Image`` of ``pixels``, ``(H, W, 3)`` or ``(H, W)`` as the encoding asks.
+
+    Raises ImageError when they do not fit it.
+    """
     from sensor_msgs.msg import Image  # the only message class that this module makes; readers of bags do without it
 
     known = _ENCODINGS.get(encoding)
@@ -84,7 +89,8 @@ def array_to_image(pixels: Pixels, encoding: str, frame_id: str = "") -> Any:
     if (pixels.ndim, pixels.dtype.type) != expected or (known.channels == 3 and pixels.shape[2] != 3):
         shape = "(H, W, 3)" if known.channels == 3 else "(H, W)"
         raise ImageError(
-            f"{frame_id or 'image'}: {encoding} expects {known.dtype.__name__} {shape}, got {pixels.dtype} {pixels.shape}"
+            f"{frame_id or 'image'}: {encoding} expects {known.dtype.__name__} {shape}, "
+            f"got {pixels.dtype} {pixels.shape}"
         )
     message = Image()
     message.header.frame_id = frame_id
@@ -102,14 +108,16 @@ def crop_and_resize(
 ) -> Rgb:
     """Cuts ``crop`` (left, top, right, bottom in pixels) out of ``(H, W, 3)`` and scales it to ``(height, width, 3)``.
 
-    Every source pixel counts by the area it covers (box filter), so that small things do not flicker when they shrink. The input itself is returned when there
-    is nothing to do. Raises ImageError when the crop reaches beyond the image.
+    Every source pixel counts by the area it covers (box filter), so that small things do not flicker when they
+    shrink. The input itself is returned when there is nothing to do. Raises ImageError when the crop reaches beyond
+    the image.
     """
     rows, columns = pixels.shape[:2]
     left, top, right, bottom = crop if crop is not None else (0, 0, columns, rows)
     if right > columns or bottom > rows:
         raise ImageError(
-            f"{source}: crop {[left, top, right, bottom]} needs an image of at least {right}x{bottom}, got {columns}x{rows}"
+            f"{source}: crop {[left, top, right, bottom]} needs an image of at least {right}x{bottom}, "
+            f"got {columns}x{rows}"
         )
     if (right - left, bottom - top) == (width, height):
         return pixels if (rows, columns) == (height, width) else np.ascontiguousarray(pixels[top:bottom, left:right])
@@ -129,17 +137,22 @@ def _checked_encoding(message: Any, source: str) -> _Encoding:
     row = message.width * encoding.channels * np.dtype(encoding.dtype).itemsize
     if message.step < row:
         raise ImageError(
-            f"{source}: expected a step of at least {row} bytes for {message.width} pixels of {message.encoding}, got {message.step}"
+            f"{source}: expected a step of at least {row} bytes for {message.width} pixels of {message.encoding}, "
+            f"got {message.step}"
         )
     if len(message.data) != message.step * message.height:
         raise ImageError(
-            f"{source}: expected {message.step * message.height} bytes ({message.height} rows of {message.step}), got {len(message.data)}"
+            f"{source}: expected {message.step * message.height} bytes ({message.height} rows of {message.step}), "
+            f"got {len(message.data)}"
         )
     return encoding
 
 
 def _unpack(message: Any, encoding: _Encoding) -> Pixels:
-    """The numpy way: a view of the message's bytes, copied only to swap bytes or to drop the padding of rows of odd length."""
+    """The numpy way.
+
+    A view of the message's bytes, copied only to swap bytes or to drop the padding of rows of odd length.
+    """
     dtype = np.dtype(encoding.dtype).newbyteorder(">" if message.is_bigendian else "<")
     rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)
     row = message.width * encoding.channels * dtype.itemsize

@@ -62,7 +62,10 @@ def contact_sheet(frames: Sequence[Sequence[Frame]], labels: Sequence[Sequence[s
 
 
 def episode_sheet(episode: Episode, path: Path | str, columns: int = 10) -> Path:
-    """A contact sheet of one episode: a row for each camera, ``columns`` moments from the first to the last observation."""
+    """A contact sheet of one episode.
+
+    A row for each camera, ``columns`` moments from the first to the last observation.
+    """
     last = len(episode.observations) - 1
     steps = sorted({round(last * k / max(1, columns - 1)) for k in range(columns)})
     cameras = list(episode.observations[0].images)
@@ -72,7 +75,7 @@ def episode_sheet(episode: Episode, path: Path | str, columns: int = 10) -> Path
 
 
 def action_curves(episode: Episode, path: Path | str) -> Path:
-    """Draws the seven components of the executed actions over the steps, coloured by who moved the arm, and writes a PNG."""
+    """Draws the executed actions ``(T+1, 7)`` over the steps, coloured by who moved the arm, and writes a PNG."""
     actions = np.stack([command.action for command in episode.commands])
     sources = np.array([command.source for command in episode.commands])
     figure = Figure(figsize=(9, 9), layout="constrained")

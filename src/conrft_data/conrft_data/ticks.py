@@ -1,4 +1,7 @@
-"""What the nodes say about one tick besides the observation, the command and the verdict: its key, the policy's proposal, the episode's state."""
+"""What the nodes say about one tick besides the observation, the command and the verdict.
+
+Its key, the policy's proposal, the episode's state.
+"""
 
 from __future__ import annotations
 

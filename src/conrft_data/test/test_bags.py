@@ -81,7 +81,7 @@ def test_an_episode_comes_back_as_it_was_recorded(tmp_path: Path, make_episode: 
     assert read.embeddings is not None and episode.embeddings is not None
     np.testing.assert_array_equal(read.embeddings, episode.embeddings)
     rest = ("observations", "commands", "tail", "embeddings")
-    nothing = dict.fromkeys(rest, [])
+    nothing: dict[str, Any] = dict.fromkeys(rest)
     assert replace(read, **nothing) == replace(episode, **nothing)
 
 

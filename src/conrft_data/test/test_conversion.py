@@ -205,7 +205,7 @@ def test_an_unknown_source_is_refused() -> None:
         Command(action=np.zeros(7, np.float32), source=ActionSource.HOLD), Tick(0, 1, 0)
     )
     message.source = 9
-    with pytest.raises(MessageError, match="action: source: expected one of .*2 OPERATOR.* got 9"):
+    with pytest.raises(MessageError, match=r"action: source: expected one of .*2 OPERATOR.* got 9"):
         conversion.command_from_msg(message)
 
 

@@ -46,8 +46,9 @@ def assemble(
 ) -> Assembled:
     """Writes the usable part of one episode as an episode bag.
 
-    Usable is the run of complete ticks from step 0: an observation and, but for the last, its action. The recorded outcome holds only when the run reaches the recorded
-    final step; otherwise the episode counts as ABORTED after its last complete tick, and what came later is left out.
+    Usable is the run of complete ticks from step 0: an observation and, but for the last, its action. The recorded
+    outcome holds only when the run reaches the recorded final step; otherwise the episode counts as ABORTED after its
+    last complete tick, and what came later is left out.
 
     Args:
         messages: of one episode in recorded order; gone through twice.
@@ -140,7 +141,8 @@ def _copy(messages: Iterable[RawMessage], writer: EpisodeWriter, steps: set[int]
 
 def _loss(status: EpisodeStatus, usable: int, observed: int) -> str:
     if status.phase is Phase.ENDED:
-        return f"the ticks after step {usable} are not complete, the episode had ended at step {status.final_step} with {status.outcome.name}"
+        ended = f"the episode had ended at step {status.final_step} with {status.outcome.name}"
+        return f"the ticks after step {usable} are not complete, {ended}"
     later = f", {observed - usable} later ticks are not connected to it" if observed > usable else ""
     return f"the recording breaks off after step {usable}{later}"
 

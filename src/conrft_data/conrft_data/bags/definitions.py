@@ -1,6 +1,7 @@
 """Definitions of the messages in an episode bag, for reading and writing without ROS' own type support.
 
-The suite's messages come from the ``.msg`` files that conrft_msgs installs, so there is one source; the standard messages from rosbags' set for Jazzy.
+The suite's messages come from the ``.msg`` files that conrft_msgs installs, so there is one source; the standard
+messages from rosbags' set for Jazzy.
 """
 
 from __future__ import annotations
@@ -140,7 +141,10 @@ def check_connection(connection: Connection, where: str) -> None:
 
 
 def bag_qos(profile: QoSProfile) -> Qos:
-    """Rosbags' form of a QoS profile. Deadline, lifespan and liveliness stay at their defaults (infinite), as everywhere in the suite."""
+    """Rosbags' form of a QoS profile.
+
+    Deadline, lifespan and liveliness stay at their defaults (infinite), as everywhere in the suite.
+    """
     infinite = QosTime(9223372036, 854775807)
     reliable = profile.reliability == ReliabilityPolicy.RELIABLE
     latched = profile.durability == DurabilityPolicy.TRANSIENT_LOCAL

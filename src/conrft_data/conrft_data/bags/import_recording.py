@@ -37,8 +37,9 @@ class Imported:
 def import_recording(recording: Path | str, folder: Path | str) -> Imported:
     """Makes one episode bag of every episode in a recording.
 
-    The recording may hold other topics, several namespaces, several sessions, and gaps; it may lack its metadata or break off. An episode with a gap is kept up to the gap
-    as ABORTED; one without its beginning is left out and reported.
+    The recording may hold other topics, several namespaces, several sessions, and gaps; it may lack its metadata or
+    break off. An episode with a gap is kept up to the gap as ABORTED; one without its beginning is left out and
+    reported.
 
     Args:
         recording: a bag folder (MCAP or SQLite, one or several files), or a single file of it.
@@ -121,8 +122,8 @@ def _find_episodes(source: _Source) -> list[_Span]:
 def _owner(episodes: list[_Span], message: _Recorded) -> _Span | None:
     """The episode of a message.
 
-    Ticks name only the episode's number, which begins again in every session: the last one announced before counts, or else the first one after, because a recording
-    started in mid-episode gets the state late.
+    Ticks name only the episode's number, which begins again in every session: the last one announced before counts,
+    or else the first one after, because a recording started in mid-episode gets the state late.
     """
     if message.topic is EPISODE_STATE:
         episode_id = unpacked_status(message.raw).episode_id
@@ -205,7 +206,10 @@ def _match(name: str, type_name: str, topics: tuple[RecordedTopic, ...]) -> tupl
 
 
 def _parts(path: Path) -> list[Path]:
-    """What to open: the folder when its recording is whole, else its files in the order in which ``ros2 bag`` numbered them."""
+    """What to open.
+
+    The folder when its recording is whole, else its files in the order in which ``ros2 bag`` numbered them.
+    """
     if path.is_file() or ((path / METADATA_FILE).is_file() and _opens(path)):
         return [path]
     files = sorted((file for file in path.glob("*") if file.suffix in (".mcap", ".db3")), key=_number)

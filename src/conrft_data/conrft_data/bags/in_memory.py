@@ -19,13 +19,15 @@ from conrft_data.types import MESSAGE_VERSION, Command, Episode, Observation, Ou
 
 
 def write_episode(folder: Path | str, episode: Episode, frame_id: str = "base") -> Path:
-    """Writes ``episode`` as the bag ``<folder>/<episode_id>`` with its recorded outcome, the way the recorder would have.
+    """Writes ``episode`` as the bag ``<folder>/<episode_id>`` the way the recorder would have.
 
-    Embeddings become policy outputs whose action is the policy's proposal. The recorded outcome is ``recorded_outcome``, or ``outcome`` when that is NONE.
+    Embeddings become policy outputs whose action is the policy's proposal. The recorded outcome is
+    ``recorded_outcome``, or ``outcome`` when that is NONE.
 
     Args:
         folder: of all episodes.
-        episode: all its observations with their commands; the tail's commands are not kept in memory, so the tail is written without.
+        episode: all its observations with their commands; the tail's commands are not kept in memory, so the tail is
+            written without.
         frame_id: the robot's base frame.
 
     Returns:

@@ -1,4 +1,7 @@
-"""What a person says afterwards about a recorded episode: a small file beside the bag, so that the recording itself is never touched."""
+"""What a person says afterwards about a recorded episode.
+
+A small file beside the bag, so that the recording itself is never touched.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ def relabel(bag: Path, outcome: Outcome, reason: str = "") -> None:
 
 
 def read_label(bag: Path) -> Label | None:
-    """The label of the episode in folder ``bag``, None when it has none; raises BagError when it cannot be understood."""
+    """The label of the episode in folder ``bag``, None when it has none.
+
+    Raises BagError when it cannot be understood.
+    """
     file = bag / LABEL_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

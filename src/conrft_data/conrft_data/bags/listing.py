@@ -29,7 +29,7 @@ CUSTOM_KEYS = (
 
 
 class RecordedMessages(NamedTuple):
-    """What the metadata tells of a topic: type and RIHS01 hash (empty where it was not recorded) of its messages, and how many."""
+    """What the metadata tells of a topic: type and RIHS01 hash (or nothing) of its messages, and how many."""
 
     type_name: str
     digest: str
@@ -88,12 +88,16 @@ def custom_data(
 
 
 def read_info(bag: Path) -> EpisodeInfo:
-    """What metadata.yaml and the label of the episode in folder ``bag`` tell; raises BagError when it is no episode of this message version."""
+    """What metadata.yaml and the label of the episode in folder ``bag`` tell.
+
+    Raises BagError when it is no episode of this message version.
+    """
     information = _bag_information(bag)
     custom = information.get("custom_data") or {}
     if missing := [key for key in CUSTOM_KEYS if key not in custom]:
         raise BagError(
-            f"{bag}: is not an episode bag, its metadata has no {', '.join(missing)} (`conrft demos import` splits recordings made by hand)"
+            f"{bag}: is not an episode bag, its metadata has no {', '.join(missing)} "
+            "(`conrft demos import` splits recordings made by hand)"
         )
     if custom["conrft_message_version"] != str(MESSAGE_VERSION):
         raise BagError(f"{bag}: holds message version {custom['conrft_message_version']}, expected {MESSAGE_VERSION}")

@@ -44,7 +44,10 @@ class McapMessage(NamedTuple):
 
 
 def complete_messages(file: Path) -> Iterator[McapMessage]:
-    """Every complete message up to where the file breaks off, in its order; raises BagError when not even the beginning of the file is there."""
+    """Every complete message up to where the file breaks off, in its order.
+
+    Raises BagError when not even the beginning of the file is there.
+    """
     try:
         with file.open("rb") as stream:
             if stream.read(len(_MAGIC)) != _MAGIC:
@@ -79,7 +82,9 @@ class _Channels:
         while True:
             try:
                 record = next(records)
-            except Exception:  # the end, or a damaged record, for which every decompressor has its own error: nothing behind it can be trusted
+            except Exception:
+                # The end, or a damaged record, for which every decompressor has its own error; what follows cannot
+                # be trusted.
                 return
             if isinstance(record, Schema):
                 self._schemas[record.id] = record
@@ -117,7 +122,10 @@ class _Section(io.RawIOBase):
 
 
 def _end_of_complete_records(stream: IO[bytes], start: int) -> int:
-    """Offset behind the last record that is wholly there; the MCAP reader would take a short last record for a whole one."""
+    """Offset behind the last record that is wholly there.
+
+    The MCAP reader would take a short last record for a whole one.
+    """
     size = stream.seek(0, os.SEEK_END)
     offset = start
     while offset + _RECORD.size <= size:
@@ -132,7 +140,10 @@ def _end_of_complete_records(stream: IO[bytes], start: int) -> int:
 
 
 def _contents_of_broken_chunk(stream: IO[bytes], offset: int) -> io.BytesIO:
-    """What is there of the records inside the chunk at ``offset``; nothing when there is no chunk, or a compressed one."""
+    """What is there of the records inside the chunk at ``offset``.
+
+    Nothing when there is no chunk, or a compressed one.
+    """
     stream.seek(offset)
     head = stream.read(_RECORD.size + _CHUNK.size)
     if len(head) < _RECORD.size + _CHUNK.size or head[0] != Opcode.CHUNK or _CHUNK.unpack_from(head, _RECORD.size)[-1]:

@@ -47,8 +47,9 @@ def read_episode(path: Path | str, expect: TaskConfig | None = None) -> Episode:
         expect: the task that it must be of; exactly its cameras are returned, in its order.
 
     Raises:
-        BagError: one sentence that says what is wrong: another task, camera size, message version or definition, a missing topic, a missing or repeated tick,
-            a number that is not finite, an image of the wrong size, or a recording that is cut off.
+        BagError: one sentence that says what is wrong: another task, camera size, message version or definition, a
+            missing topic, a missing or repeated tick, a number that is not finite, an image of the wrong size, or a
+            recording that is cut off.
     """
     bag = Path(path)
     info = read_info(bag)
@@ -156,7 +157,8 @@ class _Contents:
             raise ValueError(f"{where}: is there twice")
         if self.ticks.setdefault(tick.step, tick) != tick:
             raise ValueError(
-                f"{where}: expected stamp and episode of the other messages of this step {tuple(self.ticks[tick.step])}, got {tuple(tick)}"
+                f"{where}: expected stamp and episode of the other messages of this step "
+                f"{tuple(self.ticks[tick.step])}, got {tuple(tick)}"
             )
         steps[tick.step] = item
 
@@ -199,7 +201,7 @@ class _Contents:
                 raise BagError(f"{info.path}: has no action at step {step} of {info.final_step}")
 
     def _embeddings(self, last: int) -> tuple[Float32 | None, str]:
-        """The policy's embeddings ``(T+1, D)`` and their fingerprint, if one backbone made one for every observation."""
+        """The policy's embeddings ``(T+1, D)`` and their fingerprint, if one backbone made them all."""
         proposals = [self.proposals[step] for step in range(last + 1) if step in self.proposals]
         kinds = {(proposal.embedding_fingerprint, proposal.embedding.shape) for proposal in proposals}
         if len(proposals) != last + 1 or len(kinds) != 1 or not proposals[0].embedding.size:

@@ -1,4 +1,7 @@
-"""Recovers the episode from a recording that was cut off: the recorder was killed, the power failed, the disk was full."""
+"""Recovers the episode from a recording that was cut off.
+
+The recorder was killed, the power failed, the disk was full.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ _SALVAGE_PREFIX = ".salvage-"
 def salvage(leftover: Path | str) -> Assembled:
     """Makes an episode bag of a recording that was cut off.
 
-    The hidden folder of an interrupted recording is removed once the new bag is complete. A damaged bag under its final name is moved aside and kept, hidden, as
-    ``.damaged-<episode_id>``.
+    The hidden folder of an interrupted recording is removed once the new bag is complete. A damaged bag under its
+    final name is moved aside and kept, hidden, as ``.damaged-<episode_id>``.
 
     Args:
         leftover: the hidden folder, or the damaged bag.
@@ -48,10 +51,18 @@ def salvage(leftover: Path | str) -> Assembled:
         os.close(lock)
 
 
+def interrupted_recordings(folder: Path | str) -> list[Path]:
+    """Hidden folders of recordings that were cut off, or that still go on."""
+    return sorted(path for path in Path(folder).glob(f"{TEMPORARY_PREFIX}*") if path.is_dir())
+
+
 def salvage_all(folder: Path | str) -> tuple[list[Assembled], list[BagError]]:
-    """Salvages every interrupted recording in the folder of all episodes; returns what was recovered, and what could not be and stays as it is."""
+    """Salvages every interrupted recording in the folder of all episodes.
+
+    Returns what was recovered, and what could not be and stays as it is.
+    """
     recovered, problems = [], []
-    for leftover in sorted(Path(folder).glob(f"{TEMPORARY_PREFIX}*/")):
+    for leftover in interrupted_recordings(folder):
         try:
             recovered.append(salvage(leftover))
         except BagError as error:

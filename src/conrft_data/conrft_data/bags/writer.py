@@ -25,9 +25,10 @@ TEMPORARY_PREFIX = ".tmp-"
 class EpisodeWriter:
     """Records one episode into ``<folder>/<episode_id>``: rosbag2 MCAP with Jazzy's metadata, uncompressed.
 
-    It grows in the hidden folder ``.tmp-<episode_id>``; :meth:`finish` synchronises it with the disk and gives it its name by one rename. Every observation is
-    handed to the operating system at once, so a killed process loses nothing before it, and what a crash leaves behind can be salvaged. A lock tells such a
-    leftover from a recording that goes on.
+    It grows in the hidden folder ``.tmp-<episode_id>``; :meth:`finish` synchronises it with the disk and gives it its
+    name by one rename. Every observation is handed to the operating system at once, so a killed process loses nothing
+    before it, and what a crash leaves behind can be salvaged. A lock tells such a leftover from a recording that goes
+    on.
 
     Leaving the ``with`` block unfinished keeps the leftover; :meth:`discard` removes it.
     """
@@ -106,7 +107,8 @@ class EpisodeWriter:
             stamp_ns: ROS time under which the bag files it.
 
         Raises:
-            BagError: the topic is not recorded here, or the disk refuses, for example because it is full; then nothing more can be written.
+            BagError: the topic is not recorded here, or the disk refuses, for example because it is full; then
+                nothing more can be written.
         """
         name = topic if topic.startswith("/") else f"/{topic}"
         connection = self._connections.get(name)
@@ -134,7 +136,8 @@ class EpisodeWriter:
             The folder of the finished bag.
 
         Raises:
-            BagError: there is no observation, a write failed, or the disk refuses. Nothing appears under the name; the leftover stays.
+            BagError: there is no observation, a write failed, or the disk refuses. Nothing appears under the name;
+                the leftover stays.
         """
         writer = self._usable_writer()
         if self._cameras is None:
@@ -207,7 +210,8 @@ class EpisodeWriter:
         self._broken = f"a write failed: {error.strerror or error}"
         self._release()
         return BagError(
-            f"{self._target}: recording failed: {error.strerror or error}; what is on the disk stays in {self._temporary.name}"
+            f"{self._target}: recording failed: {error.strerror or error}; "
+            f"what is on the disk stays in {self._temporary.name}"
         )
 
     def _release(self) -> None:
@@ -224,7 +228,10 @@ class EpisodeWriter:
 
 
 def lock_folder(folder: Path, *, wait: bool = False) -> int | None:
-    """Locks a folder for the life of this process; returns the descriptor that holds the lock, or None when another one holds it and ``wait`` is false."""
+    """Locks a folder for the life of this process.
+
+    Returns the descriptor that holds the lock, or None when another one holds it and ``wait`` is false.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
