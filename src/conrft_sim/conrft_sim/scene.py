@@ -187,8 +187,8 @@ def _finger(name: str, side: int) -> str:
         <body name="finger_{name}" pos="0 0 0.0584">
           <joint name="finger_{name}" type="slide" axis="0 {side} 0" range="0 {kinematics.FINGER_TRAVEL}"
                  damping="60" armature="0.1"/>
-          <geom name="finger_{name}" type="box" pos="0 {side * 0.006} 0.0390" size="0.010 0.006 0.0140" mass="{_FINGER_MASS}"
-                rgba="{_DARK}" friction="2 0.05 0.001"
+          <geom name="finger_{name}" type="box" pos="0 {side * 0.006} 0.0390"
+                size="0.010 0.006 0.0140" mass="{_FINGER_MASS}" rgba="{_DARK}" friction="2 0.05 0.001"
                 condim="4" priority="1" {GRIPPER}/>
           <geom name="finger_{name}_base" type="box" pos="0 {side * 0.011} 0.0130"
                 size="0.010 0.009 0.0130" mass="{_FINGER_MASS}" rgba="{_GREY}" {GRIPPER}/>
