@@ -1,6 +1,7 @@
 """ConRFT's two stages (arXiv 2502.05450): Cal-ConRFT offline (section IV-A) and HIL-ConRFT online (section IV-B).
 
-Both train the same consistency policy with the same actor objective, ``beta * behaviour cloning - eta * Q``; they differ in the critic's loss.
+Both train the same consistency policy with the same actor objective, ``beta * behaviour cloning - eta * Q``; they
+differ in the critic's loss.
 Notation: s states, a the data's actions, a~ the policy's, s' next states; E critics, B states, N sampled actions.
 """
 
@@ -56,7 +57,7 @@ class Transitions:
 
 
 class ConRFT:
-    """What both stages share: the critic's loss, the actor's loss, and the update. The stages below say with which weights."""
+    """What both stages share: critic's loss, actor's loss and update. The stages below say with which weights."""
 
     def __init__(self, networks: Networks, preset: Preset, discount: float, generator: torch.Generator) -> None:
         """``generator`` is the only source of randomness."""
@@ -108,7 +109,7 @@ class ConRFT:
         return loss, figures | {"critic_loss": loss.item()}
 
     def td_loss(self, values: Tensor, batch: Transitions) -> tuple[Tensor, Figures]:
-        """``(Q(s, a) - r - gamma mask min Q_target(s', a~'))^2`` for values ``(E, B)``, with one sample a~' of the policy (eq. 3)."""
+        """``(Q(s, a) - r - gamma mask min Q_target(s', a~'))^2`` for values ``(E, B)``, with one sample a~' (eq. 3)."""
         networks = self.networks
         with torch.no_grad():
             next_actions = self.policy_actions(batch.next_states)
@@ -126,7 +127,10 @@ class ConRFT:
     def calibrated_conservative_loss(
         self, features: Tensor, values: Tensor, batch: Transitions
     ) -> tuple[Tensor, Figures]:
-        """Cal-QL's term (eq. 2) for features ``(B, F)`` and values ``(E, B)`` of the data: random, policy's and next policy's actions, all at s."""
+        """Cal-QL's term (eq. 2) for features ``(B, F)`` and values ``(E, B)`` of the data.
+
+        The sampled actions are random, the policy's at s, and the policy's at s', all valued at s.
+        """
         count = self.preset.cql_actions
         rows = torch.arange(0, len(values[0]), 1.0 / self.preset.cql_states, device=values.device).long()
         states, next_states = select(batch.states, rows), select(batch.next_states, rows)
@@ -175,7 +179,10 @@ class ConRFT:
         return loss, figures | {"actor_loss": loss.item()}
 
     def update(self, batch: Transitions, objective: Objective) -> Figures:
-        """One gradient step of critic, actor or both, from one batch; both gradients are taken at the parameters before the step."""
+        """One gradient step of critic, actor or both, from one batch.
+
+        Both gradients are taken at the parameters before the step.
+        """
         networks = self.networks
         figures: Figures = {}
         if objective.critic:
@@ -242,7 +249,8 @@ class CalConRFT(ConRFT):
 class HilConRFT(ConRFT):
     """Stage II, online from demonstrations, interventions and replay.
 
-    The paper's critic has a plain TD loss here, that is alpha 0. Some conservatism that fades only later removes the dip at the start of online training.
+    The paper's critic has a plain TD loss here, that is alpha 0. Some conservatism that fades only later removes the
+    dip at the start of online training.
     """
 
     def objective(self, updates: int, episodes: int) -> Objective:

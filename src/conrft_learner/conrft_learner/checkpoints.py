@@ -1,4 +1,4 @@
-"""Checkpoints: a folder ``step-NNNNNNNNN`` of one safetensors and one JSON file, written beside its place and renamed, verified at load.
+"""Checkpoints: folders ``step-NNNNNNNNN``, written beside their place and renamed, verified at load.
 
 safetensors and JSON only, so that reading one can never run code.
 """
@@ -29,7 +29,7 @@ class CheckpointDamaged(ValueError):
 def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int) -> Path:
     """Writes ``folder/step-<step>``, then removes all but the newest ``keep``.
 
-    A checkpoint of the same step is replaced. After a crash at any moment, what is there under its final name is complete.
+    A checkpoint of the same step is replaced. After a crash at any moment, what has its final name is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{PREFIX}{step:09d}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Activation = Literal["tanh", "silu", "relu", "mish"]
-ACTIVATIONS = {"tanh": torch.tanh, "silu": functional.silu, "relu": functional.relu, "mish": functional.mish}
-LAYER_NORM_EPS = 1e-6
+from conrft_policy.consistency_head import LAYER_NORM_EPS, Activation, ProprioEncoder, xavier_linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "mish": functional.mish,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,20 +46,20 @@ class Critic(Protocol):
 
 
 class Member(nn.Module):
-    """One Q network: two hidden layers of Linear, LayerNorm, activation. The state's part of the first layer is computed once for all actions."""
+    """One Q network: two hidden layers of Linear, LayerNorm, activation.
+
+    The state's part of the first layer is computed once for all actions.
+    """
 
     def __init__(self, feature_dim: int, action_dim: int, hidden: int, activation: Activation) -> None:
         """Xavier-uniform kernels and zero biases, as in the official code."""
         super().__init__()
         self.feature_dim = feature_dim
         self.activation = ACTIVATIONS[activation]
-        self.input = nn.Linear(feature_dim + action_dim, hidden)
+        self.input = xavier_linear(feature_dim + action_dim, hidden)
         self.input_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
-        self.hidden = nn.Linear(hidden, hidden)
+        self.hidden = xavier_linear(hidden, hidden)
         self.hidden_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
-        for layer in (self.input, self.hidden):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def state_part(self, features: Tensor) -> Tensor:
         """First layer's contribution ``(B, H)`` of the state."""
@@ -73,7 +78,8 @@ class Member(nn.Module):
 class Ensemble(nn.Module):
     """Ensemble of Q networks on common features.
 
-    A loop over the members is faster on a CPU than one batched product, because the fused layer norm then does both its scale and its shift.
+    A loop over the members is faster on a CPU than one batched product, because the fused layer norm then does both its
+    scale and its shift.
     """
 
     def __init__(
@@ -90,17 +96,14 @@ class Ensemble(nn.Module):
         super().__init__()
         self.action_dim = action_dim
         self.members = nn.ModuleList([Member(feature_dim, action_dim, hidden, activation) for _ in range(size)])
-        self.outputs = nn.ModuleList([nn.Linear(hidden, 1) for _ in range(1 if shared_output else size)])
-        for layer in self.outputs:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.outputs = nn.ModuleList([xavier_linear(hidden, 1) for _ in range(1 if shared_output else size)])
 
     def _pairs(self) -> list[tuple[Member, nn.Linear]]:
         outputs = list(self.outputs) * (len(self.members) // len(self.outputs))
         return list(zip(self.members, outputs, strict=True))  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, actions: Tensor) -> Tensor:
-        """Values ``(E, B)`` of actions ``(B, A)``, or ``(E, B, N)`` of actions ``(B, N, A)``, at features ``(B, F)``."""
+        """Values at features ``(B, F)``: ``(E, B)`` of actions ``(B, A)``, or ``(E, B, N)`` of ``(B, N, A)``."""
         values = []
         for member, output in self._pairs():
             state = member.state_part(features)
@@ -109,9 +112,10 @@ class Ensemble(nn.Module):
         return torch.stack(values)
 
     def values_above(self, features: Tensor, actions: Tensor, lower_bound: Tensor) -> Tensor:
-        """The same values ``(E, B, N)`` of actions ``(B, N, A)``, with a gradient only where they exceed ``lower_bound`` ``(B,)``.
+        """Values ``(E, B, N)`` of actions ``(B, N, A)``, with a gradient only where above ``lower_bound`` ``(B,)``.
 
-        A bounded value has no gradient in Cal-QL, so its backward pass is saved; the rows that have one are computed twice. The gradient is exact.
+        A bounded value has no gradient in Cal-QL, so its backward pass is saved; the rows that have one are computed
+        twice. The gradient is exact.
         """
         count = actions.shape[1]
         flat = actions.reshape(-1, actions.shape[-1])
@@ -131,7 +135,7 @@ class Ensemble(nn.Module):
 
 
 class LightCritic(nn.Module):
-    """Critic on the frozen backbone's embedding and a learned latent of the proprioception. The default: it needs no image."""
+    """Critic on the frozen embedding and a learned latent of the proprioception. The default: it needs no image."""
 
     def __init__(
         self,
@@ -147,10 +151,7 @@ class LightCritic(nn.Module):
     ) -> None:
         """See :class:`Ensemble` for the sizes; ``latent`` is the width of the proprioception's layer."""
         super().__init__()
-        self.proprio = nn.Linear(proprio_dim, latent)
-        self.proprio_norm = nn.LayerNorm(latent, eps=LAYER_NORM_EPS)
-        nn.init.xavier_uniform_(self.proprio.weight)
-        nn.init.zeros_(self.proprio.bias)
+        self.proprio_encoder = ProprioEncoder(proprio_dim, latent)
         self.ensemble = Ensemble(
             embedding_dim + latent,
             action_dim,
@@ -162,5 +163,4 @@ class LightCritic(nn.Module):
 
     def encode(self, states: States) -> Tensor:
         """Features ``(B, D + latent)``."""
-        latent = torch.tanh(self.proprio_norm(self.proprio(states.proprio)))
-        return torch.cat([states.embedding, latent], dim=-1)
+        return torch.cat([states.embedding, self.proprio_encoder(states.proprio)], dim=-1)

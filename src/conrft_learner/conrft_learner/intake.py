@@ -1,4 +1,4 @@
-"""How episodes get into the trainer: finished bags in two folders, by name, each once; and labels that change afterwards."""
+"""How episodes get into the trainer: finished bags in two folders, each once; and labels that change afterwards."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class EpisodeIntake:
         return True
 
     def apply_labels(self) -> list[str]:
-        """Brings labels that were written after their episode was taken into the replay; returns the names of those episodes."""
+        """Brings labels written after their episode was taken into the replay; returns the names of those episodes."""
         changed = []
         for folder in (self._demos_dir, self._episodes_dir):
             for name in folder_names(folder):
@@ -97,7 +97,7 @@ class EpisodeIntake:
         return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA).is_file())[1]]
 
     def _embeddings(self, episode: Episode) -> Float32 | None:
-        """Those in the bag where this run's backbone made them, else computed; None where the trainer has the frames already."""
+        """Those in the bag where this run's backbone made them, else computed; None where the frames are known."""
         if episode.episode_id in self._trainer.replay:
             return None
         made = self._trainer.usable_embeddings(episode)

@@ -1,4 +1,4 @@
-"""Everything that training changes: head, critic, target critic, acting head, their optimisers, and the scaling of the inputs."""
+"""Everything that training changes: head, critic, target, acting head, optimisers, and the scaling of the inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conrft_learner.critics import LightCritic, States
 from conrft_learner.presets import Preset
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 
-# Spread below which a proprioception signal counts as constant: half of what the sensors resolve or a tick moves. Order as in `proprioception`.
+# Spread below which a proprioception signal counts as constant: what sensors resolve. Order as in `proprioception`.
 PROPRIO_SPREAD = (0.05, *(0.5,) * 3, *(0.01,) * 3, *(0.05,) * 3, *(0.05,) * 3, *(0.02,) * 3, *(0.05,) * 3)
 
 
@@ -107,8 +107,8 @@ class Networks:
         self.critic_optimiser = torch.optim.Adam(self.critic_parameters, lr=preset.critic_lr, fused=True)
         self._tau = preset.tau
         self._ema = preset.acting_ema
-        self._target_parameters = list(self.target.parameters())
-        self._acting_parameters = list(self.acting.parameters())
+        self._target_parameters: list[Tensor] = list(self.target.parameters())
+        self._acting_parameters: list[Tensor] = list(self.acting.parameters())
 
     def set_actor_rate(self, rate: float) -> None:
         """Changes the learning rate of the head."""
@@ -117,13 +117,13 @@ class Networks:
     @torch.no_grad()
     def follow_critic(self) -> None:
         """Moves the target critic: ``target <- tau critic + (1 - tau) target``."""
-        torch._foreach_lerp_(self._target_parameters, self.critic_parameters, self._tau)
+        torch._foreach_lerp_(self._target_parameters, list[Tensor](self.critic_parameters), self._tau)
 
     @torch.no_grad()
     def follow_head(self) -> None:
         """Moves the acting head towards the newest."""
         if self._ema:
-            torch._foreach_lerp_(self._acting_parameters, self.actor_parameters, 1.0 - self._ema)
+            torch._foreach_lerp_(self._acting_parameters, list[Tensor](self.actor_parameters), 1.0 - self._ema)
 
     def acting_head(self) -> ConsistencyHead:
         """A copy of the acting head that takes raw inputs."""

@@ -1,6 +1,6 @@
-"""The losses of ConRFT (arXiv 2502.05450) as functions of numbers alone, so that each can be checked against the paper and the official code.
+"""The losses of ConRFT (arXiv 2502.05450) as functions of numbers alone, each to be checked against paper and code.
 
-Shapes: ``E`` members of the critic ensemble, ``B`` states, ``N`` sampled actions for each state, ``A`` action dimensions.
+Shapes: ``E`` members of the critic ensemble, ``B`` states, ``N`` sampled actions for each state, ``A`` dimensions.
 Every loss returns its value, a scalar to differentiate, and a dict of named figures for the log.
 """
 
@@ -100,9 +100,10 @@ def behaviour_cloning_loss(
 
 
 def q_objective(values: Tensor, *, normalise: bool) -> tuple[Tensor, Figures]:
-    """What the actor minimises to raise the value of its actions: minus the mean over members (not the minimum) and batch of Q ``(E, B)``.
+    """What the actor minimises: minus the mean over members (not the minimum) and batch of Q ``(E, B)``.
 
-    With ``normalise`` it is divided by the mean absolute value, so that its weight means the same whatever the reward's scale (TD3+BC).
+    With ``normalise`` it is divided by the mean absolute value, so that its weight means the same whatever the reward's
+    scale (TD3+BC).
     """
     mean = values.mean()
     scale = 1.0 / values.detach().abs().mean().clamp_min(1e-6) if normalise else 1.0

@@ -1,16 +1,16 @@
 """Replay: memory-mapped, each frame stored once, episode boundaries explicit.
 
-A transition is the index of its frame: its successor is the next row, its predecessor (for the stacked proprioception) the row before, unless the
-frame begins the episode. An episode lies in one piece, and its last frame is never drawn, so that neither ever crosses a boundary.
+A transition is the index of its frame: its successor is the next row, its predecessor (for the stacked proprioception)
+the row before, unless the frame begins the episode. An episode lies in one piece, and its last frame is never drawn, so
+that neither ever crosses a boundary.
 
-The folder holds ``layout.json`` (fields and capacity), one file for each field, and ``episodes.json`` (where each episode lies, with a checksum). It is a cache:
-everything in it can be had again from the episode bags.
+The folder holds ``layout.json`` (fields and capacity), one file for each field, and ``episodes.json`` (where each
+episode lies, with a checksum). It is a cache: everything in it can be had again from the episode bags.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from conrft_data import durable_files
 from conrft_learner.transitions import EpisodeFrames, Labels
 
 Indices = NDArray[np.int64]
@@ -51,8 +52,8 @@ class StoredEpisode:
 class Batch:
     """Preallocated arrays of one batch, filled by :meth:`Replay.gather`.
 
-    Attributes (B rows): embedding, next_embedding ``(B, D)``; proprio, next_proprio ``(B, 2 * P)``, the older frame first; action ``(B, A)``;
-    reward, mask, mc_return, bound ``(B,)``; further fields and ``next_`` further fields by name.
+    Fields: embedding, next_embedding ``(B, D)``; proprio, next_proprio ``(B, 2 P)``, the older frame first; action
+    ``(B, A)``; reward, mask, mc_return, bound ``(B,)``; further fields and ``next_`` further fields by name.
     """
 
     def __init__(self, size: int, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
@@ -196,7 +197,9 @@ class Replay:
         return Batch(size, fields)
 
     def draw(self, size: int, demonstration_share: float, rng: np.random.Generator) -> Indices:
-        """``(size,)`` transitions, that share of them from demonstrations and interventions; all from one pool where the other is empty.
+        """``(size,)`` transitions, that share of them from demonstrations and interventions.
+
+        All are from one pool where the other is empty.
 
         Raises:
             ReplayError: there is nothing to draw from.
@@ -265,10 +268,10 @@ class Replay:
         if path.exists():
             if json.loads(path.read_text()) != layout:
                 raise ReplayError(
-                    f"{self.folder} was made for another backbone or other settings; use another run folder or delete it"
+                    f"{self.folder} was made for another backbone or other settings: use another run folder"
                 )
             return
-        write_atomically(path, json.dumps(layout))
+        durable_files.write_text(path, json.dumps(layout))
 
     def _load_episodes(self) -> None:
         path = self.folder / "episodes.json"
@@ -280,7 +283,9 @@ class Replay:
                 self._episodes[stored.episode_id] = stored
 
     def _save_episodes(self) -> None:
-        write_atomically(self.folder / "episodes.json", json.dumps([asdict(e) for e in self._episodes.values()]))
+        durable_files.write_text(
+            self.folder / "episodes.json", json.dumps([asdict(e) for e in self._episodes.values()])
+        )
 
     def _checksum(self, stored: StoredEpisode) -> int:
         """Of what no relabelling changes."""
@@ -311,7 +316,7 @@ class Replay:
             oldest = next((e.episode_id for e in self._episodes.values() if not e.demonstration), None)
             if oldest is None:
                 raise ReplayError(
-                    f"no room for an episode of {frames} frames: the replay holds {self.capacity} and demonstrations stay in it"
+                    f"no room for {frames} frames: the replay holds {self.capacity}, and demonstrations stay in it"
                 )
             del self._episodes[oldest]
 
@@ -331,13 +336,3 @@ class Replay:
                 "online": np.concatenate(online or empty),
             }
         return self._pools[pool]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file beside its place, forces it to the disk and renames it, so that a reader sees the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -16,8 +16,9 @@ def monte_carlo_returns(rewards: Float32, dones: Bool, discount: float, *, step_
         rewards: ``(T,)``.
         dones: ``(T,)``, true where nothing follows.
         discount: gamma, in (0, 1).
-        step_reward: reward of a step that achieves nothing. When given and no transition earned anything else, the episode would have gone on like
-            that, and every return is ``step_reward / (1 - discount)`` (the official code's rule for sparse rewards).
+        step_reward: reward of a step that achieves nothing. When given and no transition earned anything else, the
+            episode would have gone on like that, and every return is ``step_reward / (1 - discount)``
+            (the official code's rule for sparse rewards).
 
     Returns:
         ``(T,)`` float32.
@@ -37,7 +38,8 @@ def monte_carlo_returns(rewards: Float32, dones: Bool, discount: float, *, step_
 def before_takeover(interventions: Bool) -> Bool:
     """``(T,)``: true for transitions that a later take-over rescued.
 
-    Their return was earned by the operator, not by the policy: as a lower bound on the value it would teach that stalling pays.
+    Their return was earned by the operator, not by the policy: as a lower bound on the value it would teach that
+    stalling pays.
 
     Args:
         interventions: ``(T,)``, true where the operator moved the arm.

@@ -34,8 +34,8 @@ class EpisodeRefused(ValueError):
 class Trainer:
     """Both stages of one run.
 
-    Two trainers with the same arguments that ingest the same episodes in the same order give the same losses, and so does one that was stopped and
-    restored from a checkpoint.
+    Two trainers with the same arguments that ingest the same episodes in the same order give the same losses, and so
+    does one that was stopped and restored from a checkpoint.
 
     Attributes:
         offline_step: updates of the offline stage that are done.
@@ -151,7 +151,7 @@ class Trainer:
         return True
 
     def relabel(self, episode_id: str, outcome: Outcome) -> bool:
-        """Changes reward, return and terminal flag of an ingested episode to another outcome; false when it is not in the replay."""
+        """Changes reward, return and terminal flag to another outcome's; false when the replay has no such episode."""
         if episode_id not in self.replay:
             return False
         interventions = self.replay.interventions(episode_id)
@@ -167,7 +167,7 @@ class Trainer:
         return True
 
     def offline(self, progress: Progress | None = None, *, steps: int | None = None) -> None:
-        """Runs the rest of the offline stage, or at most ``steps`` of it, with a checkpoint now and then and one at its end."""
+        """Runs the rest of the offline stage, or at most ``steps`` of it, with checkpoints."""
         total = self.offline_stage.steps
         end = total if steps is None else min(total, self.offline_step + steps)
         while self.offline_step < end:
@@ -197,7 +197,7 @@ class Trainer:
         return pack(self.acting_head(), version=self.updates, backbone_fingerprint=self.backbone_fingerprint)
 
     def save(self) -> Path:
-        """Writes a checkpoint of all that is needed to go on as if nothing had happened, and the acting weights beside it."""
+        """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it."""
         self.replay.flush()
         save_weights(self.acting_weights(), self.run_dir / POLICY_FILE)
         tensors = self.networks.state() | {"generator": self.generator.get_state()}

@@ -1,4 +1,4 @@
-"""The learner's work in small pieces, so that it can run beside anything: take an episode in, pay what it owes, hand out weights. No ROS in here."""
+"""The learner's work in small pieces: take an episode in, pay what it owes, hand out weights. No ROS in here."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Standing:
 class LearningWorker:
     """Decides what to do next and does one piece of it.
 
-    One online episode is taken in, then all updates that it is worth are done, then the next: so a learner that was killed and restarted does the same
-    updates on the same data as one that ran through.
+    One online episode is taken in, then all updates that it is worth are done, then the next: so a learner that was
+    killed and restarted does the same updates on the same data as one that ran through.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The light critic's ensemble: shapes, shortcuts that must not change a number, and the official code's shared last layer."""
+"""The light critic's ensemble: shapes, shortcuts that must not change a number, the shared last layer."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ STOP_TIMEOUT_S = 20.0
 
 
 class LearnerNode(Node):
-    """Publishes ``weights`` and ``learner_status``, both latched; listens to ``episode_state`` only to look for a new bag at once."""
+    """Publishes ``weights`` and ``learner_status``; ``episode_state`` is only a hint to look for a new bag at once."""
 
     def __init__(self) -> None:
         super().__init__("learner")
