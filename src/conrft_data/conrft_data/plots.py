@@ -81,16 +81,16 @@ def action_curves(episode: Episode, path: Path | str) -> Path:
     figure = Figure(figsize=(9, 9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{episode.episode_id}: {episode.outcome.name.lower()} after {episode.final_step} steps")
-    for row, (axes, name) in enumerate(zip(figure.subplots(len(_AXES), 1, sharex=True), _AXES, strict=True)):
+    panels = figure.subplots(len(_AXES), 1, sharex=True)
+    for row, (axes, name) in enumerate(zip(panels, _AXES, strict=True)):
         axes.plot(actions[:, row], color="#cccccc", linewidth=1, zorder=1)
         for source, colour in SOURCE_COLOURS.items():
             steps = np.flatnonzero(sources == source)
             axes.scatter(steps, actions[steps, row], s=8, color=colour, label=source.name.lower(), zorder=2)
         axes.set_ylim(-1.1, 1.1)
         axes.set_ylabel(name)
-        if row == 0:
-            axes.legend(loc="upper right", ncols=3, fontsize="small")
-    axes.set_xlabel("step (10 Hz)")
+    panels[-1].set_xlabel("step (10 Hz)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize="small")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=100)
