@@ -175,6 +175,10 @@ def test_setup_py_agrees_with_package_xml(folder: Path) -> None:
     package = parse_package(str(folder))
     assert setup_argument(folder, "version") == package.version
     assert setup_argument(folder, "license") == package.licenses[0]
+    # colcon runs pytest for a package only if setup.py asks for it.
+    tests = setup_argument(folder, "extras_require")
+    assert isinstance(tests, dict)
+    assert "pytest" in tests["test"]
 
 
 def test_imports_run_one_way(folder: Path) -> None:
