@@ -1,4 +1,3 @@
-from glob import glob
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -7,7 +6,7 @@ PACKAGE = "conrft_bringup"
 
 
 def shared(folder):
-    """Every file below ``folder``, to be installed below the package's share directory with the same tree."""
+    """Every file below ``folder``, to be installed with the same tree below the package's share directory."""
     files = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
@@ -23,8 +22,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        # colcon puts a prefix's bin folder on the PATH, but ament_python puts console scripts elsewhere; this one leads there.
-        ("bin", glob("bin/*")),
+        # colcon puts a prefix's bin folder on the PATH, ament_python has console scripts elsewhere; this leads there.
+        ("bin", ["bin/conrft"]),
         *shared("launch"),
         *shared("config"),
         *shared("params"),

@@ -8,10 +8,24 @@ import sys
 
 # name: (module with a function `register(subparsers)`, what the overview says)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("conrft_bringup.demo.cli", "run the whole loop in simulation, from demonstrations to a trained policy"),
     "up": ("conrft_bringup.launch_runner.cli", "run a launch file, as ros2 launch does"),
+    "demos": ("conrft_data.cli", "list, show, import and salvage recorded episodes"),
+    "reward": ("conrft_reward.cli", "train and evaluate the success classifier"),
+    "train": ("conrft_learner.cli", "train a policy offline"),
+    "evaluate": ("conrft_bringup.evaluation_cli", "trials of a policy without intervention"),
+    "episode": ("conrft_bringup.episode_cli", "end the running episode, or veto the last one"),
+    "report": ("conrft_bringup.report.cli", "table and plots of a run"),
+    "backbone": ("conrft_policy.cli", "import and inspect backbones of the policy"),
+    "policy": ("conrft_policy.cli", "inspect trained policies"),
+    "bench": ("conrft_bringup.bench_cli", "measure speed: tick, sim, learner, replay"),
 }
 
-_OVERVIEW = "usage: conrft [-h] COMMAND ...\n\nTeaches a robot's vision-language-action policy by demonstrations and interventions.\n\ncommands:"
+_OVERVIEW = """usage: conrft [-h] COMMAND ...
+
+Teaches a robot's vision-language-action policy by demonstrations and interventions.
+
+commands:"""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Lets the test files share ``launch_files`` under pytest's importlib mode, which leaves the test folder off the path."""
+"""Lets the test files share ``launch_files``: pytest's importlib mode leaves the test folder off the path."""
 
 from __future__ import annotations
 

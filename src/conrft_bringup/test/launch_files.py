@@ -1,4 +1,4 @@
-"""What several test files share: a folder to write launch files in, packages made of shell scripts, and a way to run them."""
+"""What test files share: launch files written on the fly, packages made of shell scripts, and a way to run them."""
 
 from __future__ import annotations
 

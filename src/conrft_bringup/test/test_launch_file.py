@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def node_words(path: Path, prefix: Path, **arguments: str) -> list[str]:
 def parameters(words: list[str]) -> dict:
     """What the parameter files of a command line hold, the last one winning."""
     content: dict = {}
-    for flag, file in zip(words, words[1:], strict=False):
+    for flag, file in itertools.pairwise(words):
         if flag == "--params-file":
             for node, values in yaml.safe_load(Path(file).read_text()).items():
                 content.setdefault(node, {}).update(values["ros__parameters"])
@@ -49,7 +50,7 @@ def test_arguments_have_defaults_descriptions_and_choices(tmp_path: Path) -> Non
     )
     assert expand(path, task="pick") == [LogMessage(message="pick pick.yaml fast")]
     assert expand(path, task="pick", mode="slow", file="x") == [LogMessage(message="pick x slow")]
-    assert [(a.name, a.description, a.choices) for a in launch_arguments(path)] == [
+    assert [(a.name, a.description, a.choices) for a in launch_arguments(path, {})] == [
         ("task", "what to do", ()),
         ("file", "", ()),
         ("mode", "", ("fast", "slow")),
@@ -80,7 +81,7 @@ def test_a_missing_or_wrong_argument_is_named(tmp_path: Path, arguments: dict, l
 
 def test_a_misspelt_argument_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "launch: [{group: [{arg: {name: task, default: x}}]}]")
-    declared = {argument.name: argument for argument in launch_arguments(path)}
+    declared = {argument.name: argument for argument in launch_arguments(path, {})}
     check_arguments(["task"], declared, path)
     with pytest.raises(LaunchError, match="no argument is called 'taks'; known: task"):
         check_arguments(["taks"], declared, path)
@@ -213,23 +214,19 @@ def test_parameters_have_the_types_of_yaml_unless_a_type_is_given(tmp_path: Path
     )
     assert parameters(node_words(path, prefix, x="12", on="1", list="[a, b]", empty="")) == {
         "/**": {
-            **{
-                "flag": True,
-                "count": 3,
-                "gain": 0.5,
-                "word": "7",
-                "from_variable": 12,
-                "as_text": "12",
-                "as_number": 12.0,
-            },
-            **{
-                "as_flag": True,
-                "list": [1, 2],
-                "words": ["12", "b"],
-                "listed": ["a", "b"],
-                "nested.deep": 1,
-                "nested.more.deeper": "",
-            },
+            "flag": True,
+            "count": 3,
+            "gain": 0.5,
+            "word": "7",
+            "from_variable": 12,
+            "as_text": "12",
+            "as_number": 12.0,
+            "as_flag": True,
+            "list": [1, 2],
+            "words": ["12", "b"],
+            "listed": ["a", "b"],
+            "nested.deep": 1,
+            "nested.more.deeper": "",
         }
     }
 
@@ -428,6 +425,6 @@ def test_an_include_must_give_the_arguments_that_have_no_default_as_ros2_launch_
         tmp_path, "launch:\n  - let: {name: who, value: set}\n  - include: {file: $(dirname)/inner.launch.yaml}"
     )
     with pytest.raises(
-        LaunchFileError, match="argument 'who' of inner.launch.yaml has no default and is not given here"
+        LaunchFileError, match=r"argument 'who' of inner\.launch\.yaml has no default and is not given here"
     ):
         expand(path)

@@ -31,8 +31,8 @@ def _die_with(parent: int) -> Callable[[], None]:
 class ChildProcess:
     """A started process.
 
-    The group makes it possible to signal what the process itself has started, and keeps a Ctrl-C in the terminal away from it: the launch decides who gets which
-    signal and when.
+    The group makes it possible to signal what the process itself has started, and keeps a Ctrl-C in the terminal away
+    from it: the launch decides who gets which signal and when.
     """
 
     def __init__(self, request: StartProcess) -> None:
@@ -64,8 +64,11 @@ class ChildProcess:
             os.killpg(self.pid, number)
 
     def reap(self) -> int | None:
-        """Its exit code once it has ended (negative: the signal that killed it), else None. Then nothing of its group is left."""
-        # WNOWAIT leaves it as a zombie, so that its group's number cannot have been given to anybody else when the group is killed.
+        """Its exit code once it has ended (negative: the signal that killed it), else None.
+
+        When it has ended, nothing of its group is left.
+        """
+        # WNOWAIT leaves it as a zombie: its group's number cannot belong to anybody else when the group is killed.
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return None
         self.signal_group(signal.SIGKILL)

@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
         "--log-file", type=Path, help="where to write the log (default: below ROS_LOG_DIR or ~/.ros/log)"
     )
     parser.add_argument(
-        "--grace", type=_seconds, default=5.0, metavar="S", help="from SIGINT to SIGTERM, and from there to SIGKILL, s"
+        "--grace", type=_seconds, default=5.0, metavar="S", help="s from SIGINT to SIGTERM, and on to SIGKILL"
     )
     parser.set_defaults(run=run)
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         path, words = _find(args.file, args.rest)
         if args.show_args:
-            print(describe_arguments(launch_arguments(path)))
+            print(describe_arguments(launch_arguments(path, os.environ)))
             return 0
         arguments = parse_arguments(words)
         log_file = args.log_file or default_log_file(os.environ)

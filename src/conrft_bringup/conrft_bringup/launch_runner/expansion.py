@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from conrft_bringup.launch_runner import actions as act
 from conrft_bringup.launch_runner.ament_index import PackageNotFound, package_executable
@@ -141,10 +142,9 @@ class Expansion:
         }
         # ros2 launch insists that they are passed on, even where a variable of that name is set.
         for argument in read_launch_file(path).actions:
-            if isinstance(argument, act.DeclareArgument) and argument.default is None and argument.condition is None:
-                if argument.name not in given:
-                    problem = f"argument '{argument.name}' of {path.name} has no default and is not given here"
-                    raise LaunchFileError(action.location, "include", problem)
+            if _is_demanded(argument) and argument.name not in given:
+                problem = f"argument '{argument.name}' of {path.name} has no default and is not given here"
+                raise LaunchFileError(action.location, "include", problem)
         scope.variables.update(given)
         yield from self.file(path, scope, depth + 1)
 
@@ -207,6 +207,19 @@ def declared_arguments(actions: Iterable[act.AnyAction]) -> Iterator[act.Declare
             yield action
         elif isinstance(action, act.Group | act.Timer):
             yield from declared_arguments(action.children)
+
+
+def included_files(actions: Iterable[act.AnyAction]) -> Iterator[act.Include]:
+    """The includes anywhere among ``actions``, groups and timers included."""
+    for action in actions:
+        if isinstance(action, act.Include):
+            yield action
+        elif isinstance(action, act.Group | act.Timer):
+            yield from included_files(action.children)
+
+
+def _is_demanded(action: act.AnyAction) -> TypeGuard[act.DeclareArgument]:
+    return isinstance(action, act.DeclareArgument) and action.default is None and action.condition is None
 
 
 def check_arguments(given: Iterable[str], declared: Mapping[str, act.DeclareArgument], path: Path) -> None:

@@ -8,9 +8,10 @@ The subset that is understood; each key below is known, any other stops with fil
     push_ros_namespace                namespace, if, unless
     group                             children (or directly a list), scoped, if, unless
     include                           file, arg: [{name, value}], if, unless
-    node                              pkg, exec, name, namespace, args, ros_args, param, remap: [{from, to}], and the keys below
-    executable                        cmd, name, cwd, and the keys below
-    (both)                            env: [{name, value}], output (screen, log, both), respawn, respawn_delay, on_exit: shutdown, if, unless
+    node                              pkg, exec, name, namespace, args, ros_args, param, remap: [{from, to}]
+    executable                        cmd, name, cwd
+    (node and executable)             env: [{name, value}], output (screen, log, both), respawn, respawn_delay,
+                                      on_exit: shutdown, if, unless
     param                             {name, value, type}, {name, param: [...]}, or {from}
     log                               message, if, unless
     timer                             period, children, if, unless
@@ -237,7 +238,7 @@ def _read_parameters(value: Value) -> tuple[ParameterFile | InlineParameter, ...
 
 
 def _split_words(value: Value) -> tuple[Template, ...]:
-    """Splits a command line into words as a shell does. A substitution never splits: its result is (part of) one word."""
+    """Splits a command line into words as a shell does; the result of a substitution is never split."""
     words: list[list[str | Substitution]] = []
     open_word = False
     for part in value.template().parts:

@@ -1,6 +1,7 @@
 """YAML in which every value still knows its line, so that an error can name it.
 
-Values are as strictly typed as in launch_yaml: a text must be a YAML string (write ``"5"``, not ``5``), because the genuine ``ros2 launch`` refuses anything else.
+Values are as strictly typed as in launch_yaml: a text must be a YAML string (write ``"5"``, not ``5``), because the
+genuine ``ros2 launch`` refuses anything else.
 """
 
 from __future__ import annotations

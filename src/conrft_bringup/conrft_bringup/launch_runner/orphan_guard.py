@@ -1,8 +1,9 @@
 """Kills what a launch started if the launch itself is killed.
 
-Run as a program beside each launch: on its standard input it is told the process groups, ``+PGID`` when one starts and ``-PGID`` when it has ended. The end of the
-input means that the launch is gone, however it went; the groups that are left are then asked to stop and, after a grace period, killed. The groups also hold what
-the nodes themselves have started, which no parent-death signal would reach.
+Run as a program beside each launch: on its standard input it is told the process groups, ``+PGID`` when one starts and
+``-PGID`` when it has ended. The end of the input means that the launch is gone, however it went; the groups that are
+left are then asked to stop and, after a grace period, killed. The groups also hold what the nodes themselves have
+started, which no parent-death signal would reach.
 """
 
 from __future__ import annotations

@@ -18,9 +18,18 @@ class LaunchOutput:
         log_file: gets every line with a time stamp; None: none is written.
         screen: gets the lines meant for the person; None: standard output.
         quiet: nothing goes to the screen.
+        listener: is given each line that a process writes, with the process's name.
     """
 
-    def __init__(self, log_file: Path | None, *, screen: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        log_file: Path | None,
+        *,
+        screen: TextIO | None = None,
+        quiet: bool = False,
+        listener: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._listener = listener
         self._screen = None if quiet else (screen or sys.stdout)
         self._log: TextIO | None = None
         if log_file is not None:
@@ -44,6 +53,8 @@ class LaunchOutput:
     def line(self, who: str, text: str, *, shown: bool) -> None:
         """One line that a process wrote."""
         self._write(f"[{who}] {text}", shown=shown)
+        if self._listener is not None:
+            self._listener(who, text)
 
     def _write(self, text: str, *, shown: bool) -> None:
         if self._log is not None:
@@ -55,15 +66,15 @@ class LaunchOutput:
                 self._screen.write(text + "\n")
                 self._screen.flush()
             except (BrokenPipeError, OSError):
-                # The reader has gone (``conrft up ... | head``, a closed terminal); the nodes must not suffer from that.
+                # The reader has gone (``conrft up ... | head``, a closed terminal); the nodes must not suffer.
                 self._screen = None
 
 
 def default_log_file(environment: Mapping[str, str]) -> Path:
     """``launch.log`` in a new folder below ROS_LOG_DIR, ROS_HOME/log or ~/.ros/log, as ``ros2 launch`` names it."""
-    base = environment.get("ROS_LOG_DIR") or os.path.join(environment.get("ROS_HOME") or "~/.ros", "log")
+    base = Path(environment.get("ROS_LOG_DIR") or Path(environment.get("ROS_HOME") or "~/.ros") / "log")
     stamp = datetime.datetime.now().astimezone().strftime("%Y-%m-%d-%H-%M-%S-%f")
-    return Path(base).expanduser() / f"{stamp}-{socket.gethostname()}-{os.getpid()}" / "launch.log"
+    return base.expanduser() / f"{stamp}-{socket.gethostname()}-{os.getpid()}" / "launch.log"
 
 
 class LineBuffer:

@@ -153,7 +153,7 @@ def _uniform(values: list[Any]) -> list[Any]:
 
 
 class _QuotedText(str):
-    """A string that is always written in quotes: the parser of rcl takes ``1e-4`` or ``yes`` for other types than PyYAML does."""
+    """A string that is always written in quotes: rcl's parser takes ``1e-4`` for another type than PyYAML does."""
 
 
 class _ParameterDumper(yaml.SafeDumper):

@@ -1,7 +1,8 @@
-"""Runs the processes of a launch in one thread: starts them, gives on their output, restarts them, and ends them all."""
+"""Runs the processes of a launch in one thread: starts them, gives on their output, restarts and ends them."""
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,14 +41,17 @@ class LaunchResult:
     Attributes:
         reason: why it was ended; empty: every process had ended by itself.
         interrupted: by a signal.
-        failed: label and exit code of each process that failed before the launch was being ended and was not started again.
+        failed: label and exit code of each process that failed before the launch was being ended, and was not started
+            again.
         required_failed: whether a process with ``on_exit: shutdown`` is among them.
+        deaths: how often each process failed before the launch was being ended, those that were started again included.
     """
 
     reason: str = ""
     interrupted: bool = False
     failed: list[tuple[str, int]] = field(default_factory=list)
     required_failed: bool = False
+    deaths: Counter[str] = field(default_factory=Counter)
 
     @property
     def exit_code(self) -> int:
@@ -109,7 +114,10 @@ class ProcessSupervisor:
         return self.result
 
     def shut_down(self, reason: str, *, interrupted: bool = False) -> None:
-        """Asks every process to end: SIGINT now, SIGTERM and SIGKILL after the grace periods. Again: the next signal at once."""
+        """Asks every process to end: SIGINT now, SIGTERM and SIGKILL after the grace periods.
+
+        Called again, it sends the next signal at once.
+        """
         self.result.interrupted |= interrupted
         if self._stage == 0:
             self.result.reason = reason
@@ -210,6 +218,7 @@ class ProcessSupervisor:
             self._output.error(label, f"process has died [pid {child.pid}, exit code {code}, cmd '{command}'].")
         if self._stage:
             return
+        self.result.deaths[label] += code != 0
         request = child.request
         if request.respawn and not request.required:
             # As with ros2 launch, a respawned process keeps its number.
@@ -290,8 +299,6 @@ class ProcessSupervisor:
 
     def _stop_guard(self) -> None:
         assert self._guard is not None and self._guard.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._guard.stdin.close()
-        except BrokenPipeError:
-            pass
         self._guard.wait()

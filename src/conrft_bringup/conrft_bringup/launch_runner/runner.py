@@ -8,17 +8,24 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from conrft_bringup.launch_runner.actions import DeclareArgument
 from conrft_bringup.launch_runner.ament_index import PackageNotFound, package_share
-from conrft_bringup.launch_runner.errors import LaunchError
-from conrft_bringup.launch_runner.expansion import Expansion, StartTimer, check_arguments, declared_arguments
+from conrft_bringup.launch_runner.errors import LaunchError, Location
+from conrft_bringup.launch_runner.expansion import (
+    Expansion,
+    StartProcess,
+    StartTimer,
+    check_arguments,
+    declared_arguments,
+    included_files,
+)
 from conrft_bringup.launch_runner.launch_file import read_launch_file
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
-from conrft_bringup.launch_runner.substitutions import Scope
+from conrft_bringup.launch_runner.substitutions import Scope, SubstitutionError
 
 OWN_PACKAGE = "conrft_bringup"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,9 +46,13 @@ def run_launch_file(
     The whole file is checked, with its substitutions done and its executables found, before the first process starts.
 
     Args:
+        path: of the launch file.
         arguments: of the launch file, by name.
+        output: gets the lines of the processes and of the launch itself.
         environment: of the processes; default: this process's.
-        idle: called about every ``idle_period`` seconds while the launch runs; it may call ``shut_down`` of the supervisor it is given.
+        grace: times between the signals that end a process.
+        idle: called while the launch runs; it may call ``shut_down`` of the supervisor that it is given.
+        idle_period: between these calls, about, s.
 
     Raises:
         LaunchError: the file or the arguments are wrong; nothing was started.
@@ -64,8 +75,30 @@ def run_launch_file(
             return supervisor.run(requests)
 
 
+def run_program(
+    command: Sequence[str],
+    output: LaunchOutput,
+    *,
+    environment: Mapping[str, str] | None = None,
+    grace: GracePeriods | None = None,
+    idle: Callable[[ProcessSupervisor], None] | None = None,
+) -> LaunchResult:
+    """Runs one program with the care that processes of a launch file get: its output is kept, no orphan is left."""
+    request = StartProcess(
+        label=Path(command[0]).name,
+        command=tuple(command),
+        environment=dict(os.environ if environment is None else environment),
+        output="both",
+        location=Location(Path(command[0]), 1),
+        required=True,
+    )
+    supervisor = ProcessSupervisor(output, expand_later=lambda timer: (), grace=grace, idle=idle)
+    with _stopped_by_signals(supervisor):
+        return supervisor.run([request])
+
+
 def find_launch_file(name: str, environment: Mapping[str, str]) -> Path:
-    """The launch file meant by a path, or by a name in this package's share directory (with or without ``.launch.yaml``).
+    """The launch file meant by a path, or by a name in this package's share; ``.launch.yaml`` may be left out.
 
     Raises:
         LaunchError: there is none.
@@ -94,9 +127,32 @@ def find_package_launch_file(package: str, name: str, environment: Mapping[str, 
     raise LaunchError(f"launch file '{name}' is not in {share}; known: {known}")
 
 
-def launch_arguments(path: Path) -> list[DeclareArgument]:
-    """The arguments that a launch file declares; raises LaunchFileError."""
-    return list(declared_arguments(read_launch_file(path).actions))
+def launch_arguments(path: Path, environment: Mapping[str, str]) -> list[DeclareArgument]:
+    """The arguments of a launch file and of the files that it includes, but for those that it gives them itself.
+
+    A file whose name depends on an argument is left out. Raises LaunchFileError.
+    """
+    found: dict[str, DeclareArgument] = {}
+    _collect_arguments(path, environment, found, given=frozenset())
+    return list(found.values())
+
+
+def _collect_arguments(
+    path: Path, environment: Mapping[str, str], found: dict[str, DeclareArgument], given: frozenset[str]
+) -> None:
+    actions = read_launch_file(path).actions
+    for argument in declared_arguments(actions):
+        if argument.name not in given:
+            found.setdefault(argument.name, argument)
+    scope = Scope(environment=dict(environment), directory=path.absolute().parent)
+    for include in included_files(actions):
+        try:
+            inner = Path(include.file.evaluate(scope))
+        except SubstitutionError:
+            continue
+        if inner.is_file():
+            names = {"".join(str(part) for part in name.parts) for name, _ in include.arguments}
+            _collect_arguments(inner, environment, found, given | names)
 
 
 def _parameter_file_writer(folder: Path) -> Callable[[str], Path]:

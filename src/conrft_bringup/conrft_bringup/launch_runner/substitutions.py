@@ -1,6 +1,8 @@
-"""The substitutions of launch files: ``$(var NAME [DEFAULT])``, ``$(find-pkg-share PKG)``, ``$(env NAME [DEFAULT])``, ``$(dirname)``, ``$(eval EXPRESSION)``.
+"""The substitutions of launch files.
 
-They nest. An argument is a word, or a text in single or double quotes; a backslash takes the meaning from the next character.
+``$(var NAME [DEFAULT])``, ``$(find-pkg-share PKG)``, ``$(env NAME [DEFAULT])``, ``$(dirname)``, ``$(eval EXPRESSION)``.
+They nest. An argument is a word, or a text in single or double quotes; a backslash takes the meaning from the next
+character.
 """
 
 from __future__ import annotations

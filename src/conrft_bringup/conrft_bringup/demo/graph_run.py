@@ -1,0 +1,169 @@
+"""Runs one stage's launch file, or one program, and watches over it."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conrft_bringup.demo.episode_count import EpisodeCount
+from conrft_bringup.demo.progress_line import ProgressLine
+from conrft_bringup.launch_runner.errors import LaunchError
+from conrft_bringup.launch_runner.output import LaunchOutput
+from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
+from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file, run_program
+
+# The learner writes a checkpoint when it is asked to stop.
+_GRACE = GracePeriods(terminate=30.0, kill=5.0)
+_AFTER_A_DEATH = 10.0  # s in which the other nodes can still say what it did to them
+_MOST_DEATHS = 3  # of a node that is started again
+_TAIL = 15  # lines of the log that are shown when a stage fails
+
+
+class StageFailed(RuntimeError):
+    """A stage could not be finished; the text says why and shows the end of its log."""
+
+
+class Interrupted(RuntimeError):
+    """The person pressed Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a graph stage is watched.
+
+    Attributes:
+        count: counts the episodes of the stage.
+        wanted: number of episodes that the stage is to have.
+        only_successes: whether only successful ones count.
+        patience: without a new episode for so long the stage has failed, s of wall time.
+        deadline: monotonic time at which the stage is ended early; None: never.
+    """
+
+    count: EpisodeCount
+    wanted: int
+    only_successes: bool = False
+    patience: float = 300.0
+    deadline: float | None = None
+
+
+def graph_environment() -> dict[str, str]:
+    """The environment of a graph that meets no other: its own domain, on this machine only."""
+    return {
+        **os.environ,
+        # Domains up to 101 keep clear of the ports that Linux gives to outgoing connections.
+        "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 101)),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        # Each node does one thing at a time; more threads would only get in each other's way.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: ProgressLine, watch: Watch) -> None:
+    """Runs a launch file until its supervisor has run all episodes; raises StageFailed or Interrupted."""
+    environment = graph_environment()
+    output = LaunchOutput(log, quiet=True)
+    watcher = _Watcher(watch, line)
+    try:
+        path = find_launch_file(launch_file, environment)
+        result = run_launch_file(path, arguments, output, environment=environment, grace=_GRACE, idle=watcher.look)
+    except LaunchError as error:
+        raise StageFailed(str(error)) from error
+    finally:
+        output.close()
+    if result.interrupted:
+        raise Interrupted
+    watcher.look_at_episodes()
+    if watcher.problem or result.exit_code:
+        raise failure(watcher.problem or result.reason or "a node has failed", log)
+    if not watcher.complete and not watcher.out_of_time:
+        raise failure(f"the graph ended after {watcher.state}", log)
+
+
+def run_command(words: Sequence[str], log: Path, line: ProgressLine) -> None:
+    """Runs a ``conrft`` command; its last line is shown as progress. Raises StageFailed or Interrupted."""
+    latest = [""]
+
+    def listen(_: str, text: str) -> None:
+        latest[0] = text.strip() or latest[0]
+
+    output = LaunchOutput(log, quiet=True, listener=listen)
+    command = [sys.executable, "-m", "conrft_bringup", *words]
+    try:
+        result = run_program(command, output, grace=_GRACE, idle=lambda _: line.show(latest[0][:100]))
+    finally:
+        output.close()
+    _check(result, f"conrft {' '.join(words[:2])}", log)
+
+
+def failure(problem: str, log: Path) -> StageFailed:
+    """A failure with the end of its log."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
+    except OSError:
+        lines = []
+    return StageFailed("\n".join([f"{problem}\nlog: {log}, which ends with:", *(f"    {text}" for text in lines)]))
+
+
+def _check(result: LaunchResult, what: str, log: Path) -> None:
+    if result.interrupted:
+        raise Interrupted
+    if result.exit_code:
+        raise failure(f"{what} failed with exit code {result.failed[0][1]}", log)
+
+
+class _Watcher:
+    """Looks at a running graph: shows its progress, and ends it when it cannot go on."""
+
+    def __init__(self, watch: Watch, line: ProgressLine, now: Callable[[], float] = time.monotonic) -> None:
+        self.problem = ""
+        self.out_of_time = False
+        self._watch, self._line, self._now = watch, line, now
+        self._last_episode = now()
+        self._died: float | None = None
+        watch.count.refresh()
+
+    @property
+    def state(self) -> str:
+        """How far the stage is, for a person."""
+        return self._watch.count.describe(self._watch.wanted, only_successes=self._watch.only_successes)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted episode is there."""
+        count = self._watch.count
+        return (count.successes if self._watch.only_successes else len(count.trials)) >= self._watch.wanted
+
+    def look_at_episodes(self) -> None:
+        """Counts new episodes and shows the state."""
+        if self._watch.count.refresh():
+            self._last_episode = self._now()
+        self._line.show(self.state)
+
+    def look(self, supervisor: ProcessSupervisor) -> None:
+        """Called by the runner again and again."""
+        self.look_at_episodes()
+        self.problem = self.problem or self._problem(supervisor.result)
+        if self.problem:
+            supervisor.shut_down(self.problem)
+        elif self._watch.deadline is not None and self._now() > self._watch.deadline:
+            self.out_of_time = True
+            supervisor.shut_down("the time is up")
+
+    def _problem(self, result: LaunchResult) -> str:
+        """What keeps the stage from going on; empty: nothing."""
+        if self._now() - self._last_episode > self._watch.patience:
+            return f"no episode has been finished for {self._watch.patience:.0f} s"
+        for label, deaths in result.deaths.items():
+            if deaths > _MOST_DEATHS:
+                return f"{label} has died {deaths} times"
+        if not result.failed:
+            return ""
+        self._died = self._died or self._now()
+        label, code = result.failed[0]
+        waited = self._now() - self._died > _AFTER_A_DEATH
+        return f"{label} has died (exit code {code}); without it the arm holds still" if waited else ""

@@ -1,0 +1,100 @@
+"""Where everything of one run lies, and which of its stages are done."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class RunFolderError(ValueError):
+    """The folder holds another run than the one that was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """What a run was made with; kept in ``config.yaml``.
+
+    Attributes:
+        task: name of a task in config/tasks.
+        preset: name of a preset in config/presets.
+        backbone: name or folder of the policy's backbone.
+        seed: everything random is a function of it.
+        demonstrations: successful ones to record.
+        episodes: of online training.
+        trials: of each evaluation.
+        seconds: budget of the whole run, s; online training ends early to keep it. None: no limit.
+    """
+
+    task: str = "pick_banana"
+    preset: str = "stable"
+    backbone: str = "octo-nano"
+    seed: int = 0
+    demonstrations: int = 20
+    episodes: int = 60
+    trials: int = 20
+    seconds: float | None = None
+
+
+class RunFolder:
+    """The folder of one run. Paths are absolute, so that processes may run anywhere."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.config = self.root / "config.yaml"
+        self.summary = self.root / "summary.json"
+        self.demonstrations = self.root / "demos"
+        self.reward = self.root / "reward"
+        self.offline = self.root / "offline"
+        self.offline_trials = self.root / "evaluation_offline"
+        self.learner = self.root / "learner"
+        self.episodes = self.root / "episodes"
+        self.online_trials = self.root / "evaluation_online"
+        self.figures = self.root / "figures"
+        self.logs = self.root / "logs"
+        self._stages = self.root / "stages.json"
+
+    def begin(self, settings: DemoSettings) -> None:
+        """Makes the folder, or takes an earlier run of the same settings up again; raises RunFolderError."""
+        if self.config.is_file():
+            found = self.settings()
+            if found != settings:
+                raise RunFolderError(f"{self.root} holds a run with other settings ({_difference(found, settings)})")
+            return
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.figures.mkdir(exist_ok=True)
+        self.config.write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
+
+    def settings(self) -> DemoSettings:
+        """What the run was made with; raises RunFolderError."""
+        try:
+            return DemoSettings(**yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError, TypeError) as error:
+            raise RunFolderError(f"{self.config} is no configuration of a run: {error}") from error
+
+    def finished(self) -> dict[str, float]:
+        """Wall time in s of each stage that is done, by its name."""
+        if not self._stages.is_file():
+            return {}
+        content: dict[str, float] = json.loads(self._stages.read_text(encoding="utf-8"))
+        return content
+
+    def finish(self, stage: str, wall_s: float) -> None:
+        """Notes that a stage is done."""
+        write_json(self._stages, {**self.finished(), stage: round(wall_s, 1)})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON beside its place and renames it, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _difference(one: DemoSettings, other: DemoSettings) -> str:
+    before, now = asdict(one), asdict(other)
+    return ", ".join(f"{key} {before[key]}, not {now[key]}" for key in before if before[key] != now[key])

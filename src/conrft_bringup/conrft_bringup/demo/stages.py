@@ -1,0 +1,167 @@
+"""The stages of a demo, in their order. Each can be taken up again where it was broken off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from conrft_bringup.demo.episode_count import EpisodeCount
+from conrft_bringup.demo.graph_run import Watch, run_command, run_graph
+from conrft_bringup.demo.progress_line import ProgressLine
+from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
+from conrft_bringup.episode_figures import last_episode_number
+
+# Start states are functions of seed and episode alone: these keep the stages' start states apart, and let both
+# evaluations begin from the same ones.
+_TRAINING_SEEDS = 1_000_000
+_EVALUATION_SEEDS = 2_000_000
+_RESERVED = 60.0  # s of a limited run that are kept for the last evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run while it is being made.
+
+    Attributes:
+        folder, settings: of the run.
+        share: this package's share directory.
+        ends_at: monotonic time at which a limited run should be over; None: no limit.
+    """
+
+    folder: RunFolder
+    settings: DemoSettings
+    share: Path
+    ends_at: float | None = None
+
+    @property
+    def task_file(self) -> Path:
+        """The task's configuration."""
+        return self.share / "config/tasks" / f"{self.settings.task}.yaml"
+
+    @property
+    def preset_file(self) -> Path:
+        """The learner's preset."""
+        return self.share / "config/presets" / f"{self.settings.preset}.yaml"
+
+    def log(self, stage: str) -> Path:
+        """The log of a stage."""
+        return self.folder.logs / f"{stage}.log"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its name in file names, its title for a person, and what it does."""
+
+    name: str
+    title: str
+    run: Callable[[Run, ProgressLine], str]
+
+
+def record_demonstrations(run: Run, line: ProgressLine) -> str:
+    """The scripted operator demonstrates; failed attempts are recorded too, they teach the reward classifier."""
+    count = EpisodeCount(run.folder.demonstrations)
+    count.refresh()
+    wanted = run.settings.demonstrations
+    watch = Watch(count, wanted, only_successes=True)
+    if count.successes < wanted:
+        arguments = {
+            "episodes": str(wanted - count.successes),
+            "seed": str(run.settings.seed),
+            "demos_dir": str(run.folder.demonstrations),
+            **_common(run, run.folder.demonstrations),
+        }
+        run_graph("record_demos", arguments, run.log("demonstrations"), line, watch)
+    return count.describe(wanted, only_successes=True)
+
+
+def train_reward(run: Run, line: ProgressLine) -> str:
+    """The success classifier learns from the demonstrations' frames."""
+    words = ["reward", "train", "--episodes", str(run.folder.demonstrations), "--out", str(run.folder.reward)]
+    words += ["--task-file", str(run.task_file), "--seed", str(run.settings.seed)]
+    run_command(words, run.log("reward"), line)
+    return "done"
+
+
+def train_offline(run: Run, line: ProgressLine) -> str:
+    """The offline stage (Cal-ConRFT)."""
+    words = ["train", "offline", "--demos", str(run.folder.demonstrations), "--out", str(run.folder.offline)]
+    words += ["--task-file", str(run.task_file), "--preset-file", str(run.preset_file)]
+    words += ["--backbone", run.settings.backbone, "--seed", str(run.settings.seed)]
+    run_command(words, run.log("offline"), line)
+    return "done"
+
+
+def evaluate_offline(run: Run, line: ProgressLine) -> str:
+    """Trials of the policy that the offline stage made."""
+    folder, log = run.folder.offline_trials, run.log("evaluation_offline")
+    return evaluate(run, run.folder.offline, folder, log, line, session="offline")
+
+
+def train_online(run: Run, line: ProgressLine) -> str:
+    """The online stage (HIL-ConRFT) with the operator's interventions."""
+    count = EpisodeCount(run.folder.episodes, with_take_overs=True)
+    count.refresh()
+    wanted = run.settings.episodes
+    deadline = None if run.ends_at is None else max(run.ends_at - _RESERVED, time.monotonic())
+    if len(count.trials) < wanted:
+        arguments = {
+            "episodes": str(wanted - len(count.trials)),
+            "seed": str(run.settings.seed + _TRAINING_SEEDS),
+            "preset": run.settings.preset,
+            "backbone": run.settings.backbone,
+            "demos_dir": str(run.folder.demonstrations),
+            "episodes_dir": str(run.folder.episodes),
+            "learner_dir": str(run.folder.learner),
+            "checkpoint": str(run.folder.offline),
+            "learner_checkpoint": str(run.folder.offline),
+            "reward_checkpoint": str(run.folder.reward),
+            **_common(run, run.folder.episodes),
+        }
+        run_graph("train", arguments, run.log("training"), line, Watch(count, wanted, deadline=deadline))
+    return count.describe(wanted, only_successes=False)
+
+
+def evaluate_online(run: Run, line: ProgressLine) -> str:
+    """Trials of the policy that the online stage made."""
+    folder, log = run.folder.online_trials, run.log("evaluation_online")
+    return evaluate(run, run.folder.learner, folder, log, line, session="online")
+
+
+def evaluate(run: Run, checkpoint: Path, folder: Path, log: Path, line: ProgressLine, *, session: str) -> str:
+    """Trials without intervention; the simulator's ground truth ends each success."""
+    count = EpisodeCount(folder)
+    count.refresh()
+    wanted = run.settings.trials
+    if len(count.trials) < wanted:
+        arguments = {
+            "episodes": str(wanted - len(count.trials)),
+            "seed": str(run.settings.seed + _EVALUATION_SEEDS),
+            "backbone": run.settings.backbone,
+            "checkpoint": str(checkpoint),
+            "episodes_dir": str(folder),
+            "session": session,
+            **_common(run, folder),
+        }
+        run_graph("evaluate", arguments, log, line, Watch(count, wanted))
+    return count.describe(wanted, only_successes=False)
+
+
+def _common(run: Run, episodes: Path) -> dict[str, str]:
+    """Launch arguments of every graph. A node that dies and comes back costs one episode, not the run."""
+    return {
+        "task": run.settings.task,
+        "after_fault": "continue",
+        "first_episode": str(last_episode_number(episodes) + 1),
+    }
+
+
+STAGES = (
+    Stage("demonstrations", "demonstrations", record_demonstrations),
+    Stage("reward", "reward classifier", train_reward),
+    Stage("offline", "offline training", train_offline),
+    Stage("evaluation_offline", "evaluation after offline", evaluate_offline),
+    Stage("training", "online training", train_online),
+    Stage("evaluation_online", "evaluation after online", evaluate_online),
+)

@@ -1,0 +1,1 @@
+"""What came out of a run: summary, table and plots, all from the recorded episodes."""

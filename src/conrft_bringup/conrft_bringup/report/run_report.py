@@ -1,0 +1,73 @@
+"""Reads a run's episodes and writes ``figures/*.json``, ``summary.json`` and the plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conrft_bringup.demo.run_folder import RunFolder, write_json
+from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials
+from conrft_bringup.result_table import result_table
+from conrft_bringup.trials import TrialsSummary, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """The episodes of each stage, in order."""
+
+    demonstrations: list[EpisodeFigures]
+    offline: list[EpisodeFigures]
+    training: list[EpisodeFigures]
+    online: list[EpisodeFigures]
+
+    @property
+    def interventions(self) -> list[int]:
+        """Take-overs of each online episode."""
+        return [max(figures.take_overs, 0) for figures in self.training]
+
+    def summaries(self) -> dict[str, TrialsSummary]:
+        """Of the three series of trials, under their names in summary.json."""
+        series = {"demonstrator": self.demonstrations, "offline": self.offline, "online": self.online}
+        return {name: summarise([(f.success, f.length) for f in figures]) for name, figures in series.items()}
+
+
+def read_figures(folder: RunFolder) -> RunFigures:
+    """Reads the bags of a run; a stage that has not run yet has none."""
+    return RunFigures(
+        demonstrations=_figures(folder.demonstrations),
+        offline=_figures(folder.offline_trials),
+        training=_figures(folder.episodes),
+        online=_figures(folder.online_trials),
+    )
+
+
+def report(folder: RunFolder, *, plots: bool = True) -> str:
+    """Writes everything that can be drawn from the bags of a run; gives the table."""
+    figures = read_figures(folder)
+    for name in ("demonstrations", "offline", "training", "online"):
+        write_json(folder.figures / f"{name}.json", [episode.as_dict() for episode in getattr(figures, name)])
+    write_json(folder.summary, summary(folder, figures))
+    if plots:
+        from conrft_bringup.report.contact_sheet import draw_contact_sheet
+        from conrft_bringup.report.learning_curves import draw_learning_curves
+
+        draw_learning_curves(folder, figures, folder.root / "learning_curves.png")
+        draw_contact_sheet(folder, figures, folder.root / "contact_sheet.png")
+    series = figures.summaries()
+    rows = {"demonstrator": "demonstrator", "offline": "after offline training", "online": "after online training"}
+    return result_table({title: series[name] for name, title in rows.items()}, figures.interventions)
+
+
+def summary(folder: RunFolder, figures: RunFigures) -> dict[str, Any]:
+    """The content of summary.json."""
+    return {
+        **{name: trials.as_dict() for name, trials in figures.summaries().items()},
+        "interventions_per_episode": figures.interventions,
+        "seed": folder.settings().seed,
+        "wall_s": round(sum(folder.finished().values()), 1),
+    }
+
+
+def _figures(folder: Path) -> list[EpisodeFigures]:
+    return [episode_figures(info) for info in finished_trials(folder)]
