@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -255,3 +256,10 @@ def test_an_unknown_task_file_is_one_sentence_and_exit_code_one() -> None:
     assert done.returncode == 1
     assert "/nowhere.yaml" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_benchmark_ends_with_one_json_object() -> None:
+    command = [sys.executable, "-m", "conrft_sim.benchmark", "--json", "--seconds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    assert figures["ticks_per_s"] > 0
