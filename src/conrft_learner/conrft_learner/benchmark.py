@@ -27,6 +27,7 @@ from conrft_policy.consistency_head import HeadConfig
 BATCH = 256
 EPISODES = 60
 EPISODE_LENGTH = 50
+WARM_UP = 100  # updates: how much work the Monte-Carlo bound saves depends on how far the critic is
 
 
 def learner(argv: list[str]) -> int:
@@ -108,7 +109,7 @@ def _updates(args: argparse.Namespace, store: Replay, *, cql_alpha: float, cql_a
     def update() -> None:
         stage.update(stage.transitions(store.gather(store.draw(BATCH, 0.5, rng), batch)), objective)
 
-    for _ in range(100):  # the bound's share of the work depends on how far the critic is
+    for _ in range(WARM_UP):
         update()
     return _median_s(update, args.seconds)
 

@@ -198,3 +198,21 @@ def test_behaviour_cloning_learns_a_constant_action(
     trainer.offline(steps=200)
     actions = trainer.offline_stage.policy_actions(trainer._offline_draw().states)
     assert (actions - torch.from_numpy(episode.commands[0].action)).abs().mean() < 0.1
+
+
+def test_an_online_run_starts_from_the_networks_of_an_offline_one(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    offline = make_trainer(tmp_path / "offline")
+    offline.offline()
+    trainer = make_trainer(tmp_path / "online", seed=5)
+    trainer.start_from(tmp_path / "offline")
+    assert trainer.offline_finished
+    assert trainer.acting_weights() == offline.acting_weights()
+    online(trainer, make_episode, 10, 11)
+    assert trainer.acting_weights() != offline.acting_weights()
+
+
+def test_starting_from_a_folder_without_a_checkpoint_is_an_error(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        make_trainer(tmp_path / "online").start_from(tmp_path)

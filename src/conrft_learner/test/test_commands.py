@@ -1,0 +1,74 @@
+"""``conrft train offline`` and the benchmarks, as a person types them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from conrft_data.bags import write_episode
+from conrft_data.types import Episode, Mode
+from conrft_learner import benchmark, cli
+from conrft_learner.presets import Preset
+from conrft_policy.backbone import load_backbone
+from conrft_policy.policy_weights import load, unpack
+
+TASK_FILE = Path(__file__).parents[2] / "conrft_bringup" / "config" / "tasks" / "pick_banana.yaml"
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.register(parser.add_subparsers(required=True))
+    args = parser.parse_args(arguments)
+    return args.run(args)
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, preset: Preset) -> list[str]:
+    preset_file = tmp_path / "preset.yaml"
+    preset_file.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+    folders = ["--demos", str(tmp_path / "demos"), "--out", str(tmp_path / "out")]
+    return ["train", "offline", *folders, "--task-file", str(TASK_FILE), "--preset-file", str(preset_file)]
+
+
+def test_offline_training_leaves_a_policy_that_loads(
+    arguments: list[str], make_episode: Callable[..., Episode], tmp_path: Path
+) -> None:
+    images = {"side": np.zeros((256, 256, 3), np.uint8), "wrist": np.zeros((128, 128, 3), np.uint8)}
+    episode = make_episode(1, mode=Mode.DEMONSTRATION, length=3)
+    observations = [replace(observation, images=images) for observation in episode.observations]
+    write_episode(tmp_path / "demos", replace(episode, observations=observations, embeddings=None))
+    assert run(*arguments) == 0
+    weights = load(tmp_path / "out")
+    unpack(weights, backbone_fingerprint=load_backbone("octo-nano", "pick_banana").fingerprint)
+    summary = json.loads((tmp_path / "out" / "offline.json").read_text())
+    assert (summary["demonstrations"], summary["transitions"], summary["updates"]) == (1, 3, 10)
+    assert weights.version == 10
+
+
+def test_offline_training_without_demonstrations_says_so(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert f"{tmp_path / 'demos'} holds no demonstration" in capsys.readouterr().err
+
+
+def test_bench_replay_ends_with_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.replay(["--json", "--seconds", "0.05"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["batch"] == 256 and 0 < result["sample_ms"] < 15
+
+
+def test_bench_learner_ends_with_one_json_object(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "WARM_UP", 1)
+    assert benchmark.learner(["--json", "--seconds", "0.01", "--embedding-dim", "8"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["batch"] == 256 and result["updates_per_s"] > 0
