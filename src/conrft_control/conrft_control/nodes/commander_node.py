@@ -18,6 +18,8 @@ from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.reset_parameters import declare_tolerance
 from conrft_control.nodes.running import declare, declare_lockstep, declare_robot, declare_task, run
+from typing import Any
+
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,
@@ -39,8 +41,9 @@ _GRIPPER_RETRY_S = 0.1
 class CommanderNode(Node):
     """Carries messages to the core, and its targets to the impedance controller."""
 
-    def __init__(self) -> None:
-        super().__init__("commander")
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("commander", **options)
         self._task, self._robot, lockstep = declare_task(self), declare_robot(self), declare_lockstep(self)
         settings = CommanderSettings(
             lockstep=lockstep,

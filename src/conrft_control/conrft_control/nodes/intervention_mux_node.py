@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Twist
@@ -29,8 +30,9 @@ _IDLE_S = 1.0
 class InterventionMuxNode(Node):
     """Gives the core every message and both clocks, and publishes what it decides."""
 
-    def __init__(self) -> None:
-        super().__init__("intervention_mux")
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("intervention_mux", **options)
         settings = self._declare_settings()
         self._mux = InterventionMux(settings)
         self._counts = dict.fromkeys(ActionSource, 0)
@@ -241,7 +243,7 @@ class InterventionMuxNode(Node):
             waiting = self._mux.guard_wall_s is not None
             silent = f", {' and '.join(sorted(self._mux.silent))} fell silent" if self._mux.silent else ""
             message = "an Observation waits for its Action" if waiting else f"no Observation{silent}"
-            self._health.say(Level.WARN if waiting or silent else Level.OK, message, values)
+            self._health.say(Level.WARN if silent else Level.OK, message, values)
         elif self._last.fault:
             self._health.say(Level.ERROR, f"HOLD: {self._last.command.reason}", values)
         else:

@@ -47,8 +47,9 @@ class ObserverNode(Node):
     Without an Observation there is no Action, and without an Action the commander holds the arm.
     """
 
-    def __init__(self) -> None:
-        super().__init__("observer")
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("observer", **options)
         self._task, self._robot, self._lockstep = declare_task(self), declare_robot(self), declare_lockstep(self)
         self._gripper_timeout = declare(
             self,

@@ -43,8 +43,9 @@ _TICK_TYPES = {
 class RecorderNode(Node):
     """Subscribes raw, sorts by the tick's key, and hands everything to the writer's thread."""
 
-    def __init__(self) -> None:
-        super().__init__("recorder")
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("recorder", **options)
         self._folder = Path(self._declare_folder())
         capacity_mib = declare(self, "capacity", 512, "messages that may wait for the disk, MiB", low=8, high=65536)
         self._min_free = (

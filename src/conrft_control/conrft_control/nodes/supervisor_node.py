@@ -24,6 +24,8 @@ from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.reset_parameters import declare_tolerance
 from conrft_control.nodes.running import StopRequested, declare, declare_lockstep, declare_robot, declare_task, run
 from conrft_control.reset_motion import not_arrived, reset_pose
+from typing import Any
+
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,
@@ -43,8 +45,9 @@ _IN_EPISODE = (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
 class SupervisorNode(Node):
     """Gives the state machine its events and carries out its effects."""
 
-    def __init__(self) -> None:
-        super().__init__("supervisor")
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("supervisor", **options)
         self._task, self._robot = declare_task(self), declare_robot(self)
         self._tolerance, self._goal = declare_tolerance(self), reset_pose(self._task.reset)
         self._supervisor = EpisodeSupervisor(self._declare_settings())
@@ -331,6 +334,8 @@ class SupervisorNode(Node):
             else self._board.not_ready(now.wall_s)
         )
         self._carry_out(supervisor.on_time(problems, now))
+        # In lockstep the tick after a reset came before the news that the arm is to go home, and nothing else comes.
+        self._check_arrival()
 
     def _carry_out(self, effects: list[core.Effect]) -> None:
         for effect in effects:
@@ -367,7 +372,7 @@ class SupervisorNode(Node):
         self._scene_future.add_done_callback(self._on_scene_reset)
 
     def _on_scene_reset(self, future: Future) -> None:
-        if future is not self._scene_future or future.cancelled():
+        if future is not self._scene_future or future is None or future.cancelled():
             return
         response = future.result()
         self._carry_out(self._supervisor.scene_reset_done(bool(response.success), response.message, self._now()))

@@ -1,0 +1,39 @@
+"""Who must be well, who is silent, and for how long somebody has been in error."""
+
+from conrft_control.health_board import HealthBoard, Level, node_of
+
+
+def test_a_status_belongs_to_the_node_that_its_name_begins_with() -> None:
+    assert node_of("/robot/observer: streams") == node_of("observer") == node_of("robot/observer") == "observer"
+
+
+def test_a_node_that_has_not_reported_is_not_ready_but_has_not_failed() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    assert board.not_ready(0) == ["observer: has not reported yet"]
+    assert board.failed(1000, 3) == []
+
+
+def test_a_node_that_fell_silent_has_failed() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    board.put("observer", Level.OK, "", 10)
+    assert board.failed(15, 3) == []
+    assert board.failed(15.1, 3) == ["observer: silent for 5.1 s"]
+
+
+def test_an_error_counts_after_the_patience_and_is_forgotten_when_it_goes() -> None:
+    board = HealthBoard(["observer"], silence_s=100)
+    board.put("observer", Level.ERROR, "stale", 10)
+    board.put("observer", Level.ERROR, "still stale", 12)
+    assert board.not_ready(10) == ["observer: still stale"]
+    assert board.failed(12.9, 3) == []
+    assert board.failed(13, 3) == ["observer: still stale"]
+    board.put("observer", Level.OK, "", 13)
+    board.put("observer", Level.ERROR, "again", 14)
+    assert board.failed(16.9, 3) == []
+
+
+def test_nodes_that_are_not_required_do_not_count_and_a_warning_is_no_error() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    board.put("learner", Level.ERROR, "dead", 0)
+    board.put("observer", Level.WARN, "slow", 0)
+    assert board.not_ready(1) == []
