@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
 
+from conrft_data import topics
 from conrft_data.bags import (
     BagError,
     EpisodeWriter,
+    RecordedTopic,
     list_episodes,
     read_episode,
+    read_info,
     relabel,
     salvage,
     salvage_all,
@@ -127,6 +131,22 @@ def test_an_aborted_episode_says_why_inside(tmp_path: Path, whole: Whole) -> Non
     assert last.reason == result.lost == "the recording breaks off after step 3"
 
 
+def test_what_was_recorded_besides_the_tick_is_salvaged_too(tmp_path: Path, whole: Whole) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    extra = RecordedTopic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", topics.TICK)
+    with (
+        Reader(whole.bag) as reader,
+        EpisodeWriter(tmp_path, "e1", task="pick_banana", mode=Mode.TRAINING, extra_topics=[extra]) as writer,
+    ):
+        for connection, stamp, raw in reader.messages(reader.connections):
+            writer.write(connection.topic, raw, stamp)
+            writer.write("/diagnostics", serialize_message(DiagnosticArray()), stamp)
+    salvage(tmp_path / ".tmp-e1")
+    counts = {name: messages.number for name, messages in read_info(tmp_path / "e1").topics.items()}
+    assert counts["/diagnostics"] == sum(counts.values()) / 2
+
+
 def test_zeros_that_a_loss_of_power_left_at_the_end_are_no_messages(tmp_path: Path, whole: Whole) -> None:
     bag = Path(shutil.copytree(whole.bag, tmp_path / whole.bag.name))
     leftover = interrupted(bag, whole.actions[3])
@@ -138,6 +158,7 @@ def test_zeros_that_a_loss_of_power_left_at_the_end_are_no_messages(tmp_path: Pa
 WRITER = """
 import sys, time
 from pathlib import Path
+from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader
 from conrft_data.bags import EpisodeWriter
 from conrft_data.types import Mode

@@ -60,22 +60,7 @@ def assemble(
         BagError: nothing is usable, the task is not known, the message version is another, or the bag exists already.
     """
     contents = _survey(messages)
-    status = contents.status
-    if status is None:
-        raise BagError(
-            f"{episode_id or 'the recording'}: has no complete message on {EPISODE_STATE.name}, the task is not known"
-        )
-    if status.message_version != MESSAGE_VERSION:
-        raise BagError(
-            f"{status.episode_id}: holds message version {status.message_version}, expected {MESSAGE_VERSION}"
-        )
-    usable = contents.usable_final_step()
-    if usable is None:
-        first = min(contents.observed, default=None)
-        raise BagError(
-            f"{status.episode_id}: "
-            + ("has no complete observation" if first is None else f"begins at step {first}, its beginning is missing")
-        )
+    status, usable = _usable_part(contents, episode_id or "the recording")
     whole = status.phase is Phase.ENDED and status.final_step <= usable and status.outcome is not Outcome.NONE
     final_step = status.final_step if whole else usable
     lost = "" if whole else _loss(status, usable, max(contents.observed))
@@ -85,7 +70,14 @@ def assemble(
         else replace(status, phase=Phase.ENDED, outcome=Outcome.ABORTED, final_step=final_step, reason=lost)
     )
     name = episode_id or status.episode_id
-    with EpisodeWriter(folder, name, task=status.task, mode=status.mode, temporary_prefix=temporary_prefix) as writer:
+    with EpisodeWriter(
+        folder,
+        name,
+        task=status.task,
+        mode=status.mode,
+        extra_topics=contents.extra_topics.values(),
+        temporary_prefix=temporary_prefix,
+    ) as writer:
         last_ns = _copy(messages, writer, contents.observed if whole else set(range(final_step + 1)))
         if not whole:
             writer.write(EPISODE_STATE.name, _packed(end, contents.status_raw), last_ns)
@@ -94,13 +86,14 @@ def assemble(
 
 
 class _Contents:
-    """Which ticks and which last state a recording holds."""
+    """Which ticks, which last state and which other topics a recording holds."""
 
     def __init__(self) -> None:
         self.observed: set[int] = set()
         self.answered: set[int] = set()
         self.status: EpisodeStatus | None = None
         self.status_raw = b""
+        self.extra_topics: dict[str, RecordedTopic] = {}
 
     def usable_final_step(self) -> int | None:
         """Last step of the unbroken run of observations from step 0 that are connected by actions."""
@@ -121,11 +114,32 @@ def _survey(messages: Iterable[RawMessage]) -> _Contents:
             contents.observed.add(tick_from_cdr(message.raw).step)
         elif message.topic == ACTION:
             contents.answered.add(tick_from_cdr(message.raw).step)
+        elif message.topic not in TICK_TOPICS:
+            contents.extra_topics[message.topic.name] = message.topic
     return contents
 
 
+def _usable_part(contents: _Contents, where: str) -> tuple[EpisodeStatus, int]:
+    """The last state, and the last step of the run of complete ticks; raises BagError when there is none."""
+    status = contents.status
+    if status is None:
+        raise BagError(f"{where}: has no complete message on {EPISODE_STATE.name}, the task is not known")
+    if status.message_version != MESSAGE_VERSION:
+        raise BagError(
+            f"{status.episode_id}: holds message version {status.message_version}, expected {MESSAGE_VERSION}"
+        )
+    usable = contents.usable_final_step()
+    if usable is None:
+        first = min(contents.observed, default=None)
+        raise BagError(
+            f"{status.episode_id}: "
+            + ("has no complete observation" if first is None else f"begins at step {first}, its beginning is missing")
+        )
+    return status, usable
+
+
 def _copy(messages: Iterable[RawMessage], writer: EpisodeWriter, steps: set[int]) -> int:
-    """Copies the states and the messages of these steps, each tick message once; returns the last time stamp."""
+    """Copies the messages of these steps, each once, and all that belong to no step; returns the last time stamp."""
     last_ns = 0
     seen: set[tuple[str, int]] = set()
     for message in messages:

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from conrft_data import durable_files
+from conrft_data import durable_files, topics
 from conrft_data.bags.assembly import Assembled, RawMessage, assemble
-from conrft_data.bags.definitions import EPISODE_TOPICS, check_definition
+from conrft_data.bags.definitions import EPISODE_TOPICS, RecordedTopic, check_definition
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.label import LABEL_FILE
 from conrft_data.bags.listing import read_info
@@ -109,21 +109,19 @@ def _assembled(source: Path, episode_id: str) -> Assembled:
 
 
 class _Recording:
-    """Messages of an episode's topics in a file that may be cut off; can be gone through again."""
+    """Messages in a file that may be cut off; can be gone through again."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def __iter__(self) -> Iterator[RawMessage]:
-        wanted = {topic.name: topic for topic in EPISODE_TOPICS}
+        known = {topic.name: topic for topic in EPISODE_TOPICS}
         checked: set[str] = set()
         for message in complete_messages(self._file):
-            topic = wanted.get(message.topic)
-            if topic is None:
-                continue
+            # Of what was recorded besides the tick, only the name and the type are left.
+            topic = known.setdefault(message.topic, RecordedTopic(message.topic, message.type_name, topics.TICK))
             if topic.name not in checked:
-                check_definition(
-                    topic.type_name, f"{self._file}: {topic.name}", text=message.definition, idl=message.idl
-                )
+                where = f"{self._file}: {topic.name}"
+                check_definition(topic.type_name, where, text=message.definition, idl=message.idl)
                 checked.add(topic.name)
             yield RawMessage(topic, message.stamp_ns, message.raw)
