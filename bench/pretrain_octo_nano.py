@@ -7,8 +7,8 @@ these heads are thrown away; the transformer is what is shipped.
     python bench/pretrain_octo_nano.py --frames 48000 --samples 250000
 
 writes src/conrft_policy/models/octo-nano/{config.json, weights.safetensors} and a JSON report beside the frames.
-Run it from the repository with the workspace's packages importable. Same seed, same machine, same number of threads:
-same frames and same batches.
+Run it from the repository with the workspace's packages importable. Same seed and same number of
+shards and workers: same frames and same batches.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import octo_nano_frames
 import torch
+import torch.distributed as dist
+import torch.multiprocessing
 from numpy.typing import NDArray
 from octo_nano_frames import LABELS, PHASES, Frames
 from safetensors.torch import load_file, save_file
@@ -31,6 +33,7 @@ from torch.nn import functional as F
 
 from conrft_policy.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE, models_folder, write_config
 from conrft_policy.instructions import load_instruction
+from conrft_policy.octo.attention import structural_mask
 from conrft_policy.octo.config import OctoConfig, octo_nano
 from conrft_policy.octo.model import OctoTransformer, logit_bias
 from conrft_sim.tasks import pick_banana
@@ -39,7 +42,9 @@ LENGTH_UNIT = 0.05  # m; positions are learned in this unit, so that 5 mm is a t
 REGRESSED = ("banana", "plate", "turn", "height", "opening", "to_go")
 UNITS = {"banana": LENGTH_UNIT, "plate": LENGTH_UNIT, "height": LENGTH_UNIT}
 HELD_OUT = 0.06  # share of rollouts
-EMA_DECAY = 0.998
+EMA_DECAY = 0.97  # at each meeting of the workers
+SYNC_STEPS = 16
+SINGLE_FRAME_SHARE = 0.6  # of training, at its start, with the older frame padded
 RIDGE = 1e-6  # of the probe, for each sample
 
 
@@ -66,10 +71,12 @@ def targets(labels: Tensor) -> Tensor:
 def embed_training(model: OctoTransformer, images: dict[str, Tensor], language: Tensor) -> tuple[Tensor, Tensor]:
     """Embedding (B, dim) as ``model.embed`` gives it, and the image tokens of the newest frame.
 
-    The last layer is computed for the last readout only.
+    images: (B, 2, H, W, 3), or (B, 1, H, W, 3) for the newest frame alone: the older one then counts as padding, which
+    costs half. The last layer is computed for the last readout only.
     """
-    prefix, steps = model.tokens(images, language)
-    mask = model.attention_mask(1, model.config.window)
+    prefix, steps = model.language_block(language), timestep_tokens(model, images)
+    count = steps.shape[1]
+    mask = torch.from_numpy(structural_mask(model.config, count))[None]
     bias = logit_bias(mask, steps.dtype)[:, None]
     x = torch.cat([prefix.expand(len(steps), -1, -1), steps.flatten(1, 2)], dim=1)
     for block in model.blocks[:-1]:
@@ -79,6 +86,16 @@ def embed_training(model: OctoTransformer, images: dict[str, Tensor], language: 
     x = x[:, -1:] + last.attention.attend(query[:, :, -1:], key, value, bias[:, :, -1:])
     x = x + last.mlp(last.mlp_norm(x))
     return model.norm(x)[:, 0], steps[:, -1, : model.config.image_tokens]
+
+
+def timestep_tokens(model: OctoTransformer, images: dict[str, Tensor]) -> Tensor:
+    """Tokens (B, T, step_tokens, dim) of the newest T frames, at the positions that they have in a full window."""
+    parts = []
+    for name, frames in images.items():
+        batch, count = frames.shape[:2]
+        block = model.image_block(name, frames.flatten(0, 1)).unflatten(0, (batch, count))
+        parts.append(block + model.image_positions[name][:, -count:])
+    return torch.cat([*parts, model.readout_position[:, -count:].expand(batch, -1, -1, -1)], dim=2)
 
 
 def loss(
@@ -98,12 +115,12 @@ def loss(
     }
 
 
-def load_batch(frames: Frames, index: NDArray[np.int64]) -> tuple[dict[str, Tensor], Tensor]:
-    """Two stacked frames (B, 2, H, W, 3) of both cameras, and the newest frame's labels."""
-    pairs = np.stack([frames.predecessors(index), index], axis=1)
-    side, wrist = frames.images(pairs.ravel())
+def load_batch(frames: Frames, index: NDArray[np.int64], *, count: int = 2) -> tuple[dict[str, Tensor], Tensor]:
+    """``count`` (1 or 2) stacked frames (B, count, H, W, 3) of both cameras, and the newest frame's labels."""
+    window = np.stack([frames.predecessors(index), index], axis=1)[:, -count:]
+    side, wrist = frames.images(window.ravel())
     images = {"primary": torch.from_numpy(side), "wrist": torch.from_numpy(wrist)}
-    images = {name: value.unflatten(0, (len(index), 2)) for name, value in images.items()}
+    images = {name: value.unflatten(0, (len(index), count)) for name, value in images.items()}
     return images, torch.from_numpy(frames.labels[index])
 
 
@@ -170,30 +187,49 @@ def evaluate(
 def train(
     model: OctoTransformer, heads: Heads, frames: Frames, rows: NDArray, language: Tensor, args: argparse.Namespace
 ) -> tuple[OctoTransformer, Heads]:
-    """Train; returns model and heads with exponentially averaged parameters."""
+    """Train; returns model and heads with exponentially averaged parameters.
+
+    Several workers train side by side on their own batches and meet every SYNC_STEPS to average their parameters, which
+    keeps two busy cores busier than threads that wait for each other in every operation.
+    """
+    rank = dist.get_rank()
     average = copy.deepcopy((model, heads))
     averaged_parameters = [*average[0].parameters(), *average[1].parameters()]
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.01)
-    steps = args.samples // args.batch
-    rng, start = np.random.default_rng(args.seed), time.perf_counter()
+    steps = args.samples // args.batch // args.workers
+    rng, start = np.random.default_rng([args.seed, rank]), time.perf_counter()
     objective = torch.compile(loss) if args.compile else loss
     for step in range(steps):
         warm, progress = min(1.0, (step + 1) / 200), step / steps
         for group in optimiser.param_groups:
             group["lr"] = args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        terms = objective(model, heads, load_batch(frames, np.sort(rng.choice(rows, args.batch))), language)
+        count = 1 if progress < SINGLE_FRAME_SHARE else 2
+        batch = load_batch(frames, np.sort(rng.choice(rows, args.batch)), count=count)
+        terms = objective(model, heads, batch, language)
         optimiser.zero_grad(set_to_none=True)
         sum(terms.values()).backward()  # type: ignore[union-attr]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged_parameters, parameters, 1 - decay)
-        if step % 100 == 0 or step == steps - 1:
-            named = " ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
+        if step % SYNC_STEPS == SYNC_STEPS - 1:
+            meet(parameters)
+            decay = min(EMA_DECAY, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged_parameters, parameters, 1 - decay)
+        if rank == 0 and step % 50 == 0:
+            named = " ".join(f"{name} {value.item():.4f}" for name, value in terms.items())
             print(f"{step}/{steps} {time.perf_counter() - start:.0f} s {named}", flush=True)
     return average
+
+
+@torch.no_grad()
+def meet(parameters: list[nn.Parameter]) -> None:
+    """Replace the parameters by their mean over all workers."""
+    flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.copy_(part.view(parameter.shape))
 
 
 def save(model: OctoTransformer, folder: Path) -> None:
@@ -217,7 +253,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="training processes, one thread each")
     compiled = "torch.compile: twice as fast, needs a C++ compiler"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
@@ -233,36 +269,44 @@ def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def main() -> None:
-    """Generate, train, save, measure."""
-    args = arguments()
-    torch.set_num_threads(args.threads)
+def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) -> None:
+    """One training process; the first also measures and saves."""
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    start = time.perf_counter()
-    task = pick_banana.default_config()
-    octo_nano_frames.generate(args.cache, task, seed=args.seed, frames=args.frames, shards=args.shards)
-    generated_s = time.perf_counter() - start
+    dist.init_process_group("gloo", init_method=f"file://{args.cache}/rendezvous", rank=rank, world_size=args.workers)
     frames = octo_nano_frames.load(args.cache, args.shards)
     rows, test = split(frames)
-    language = torch.from_numpy(load_instruction(args.out / INSTRUCTIONS_FILE, task.name).tokens)[None]
+    language = torch.from_numpy(load_instruction(args.out / INSTRUCTIONS_FILE, pick_banana.NAME).tokens)[None]
     config = small_image_config(octo_nano())
     model, heads = OctoTransformer(config), Heads(config)
-    random = ridge_probe(model, frames, rows, test, language)
+    random = copy.deepcopy(model)
     if args.init:
         model.load_state_dict(load_file(args.init))
     model.stems.to(memory_format=torch.channels_last)
     average, averaged_heads = train(model, heads, frames, rows, language, args)
-    save(average, args.out)
-    report = {
-        "arguments": {name: str(value) for name, value in vars(args).items()},
-        "generated_s": generated_s,
-        "wall_s": time.perf_counter() - start,
-        "random_weights": random,
-        "trained_weights": ridge_probe(average, frames, rows, test, language),
-        "held_out": evaluate(average, averaged_heads, frames, test, language),
-    }
-    (args.cache / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    if rank == 0:
+        save(average, args.out)
+        report = {
+            "arguments": {name: str(value) for name, value in vars(args).items()},
+            "generated_s": generated_s,
+            "wall_s": time.perf_counter() - start,
+            "random_weights": ridge_probe(random, frames, rows, test, language),
+            "trained_weights": ridge_probe(average, frames, rows, test, language),
+            "held_out": evaluate(average, averaged_heads, frames, test, language),
+        }
+        (args.cache / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        print(json.dumps(report, indent=2))
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Generate, train, save, measure."""
+    args = arguments()
+    start = time.perf_counter()
+    task = pick_banana.default_config()
+    octo_nano_frames.generate(args.cache, task, seed=args.seed, frames=args.frames, shards=args.shards)
+    (args.cache / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(work, (args, start, time.perf_counter() - start), nprocs=args.workers)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,18 @@ class SmallStem(nn.Module):
         Returns (N, tokens, embedding_dim), row by row.
         """
         if goal is None:
-            goal = torch.zeros_like(pixels)
-        x = normalise(torch.cat([pixels, goal], dim=1))
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = self._first_without_goal(normalise(pixels))
+        else:
+            x = self.convolutions[0](normalise(torch.cat([pixels, goal], dim=1)))
+        x = F.relu(self.norms[0](x))
+        for convolution, norm in zip(self.convolutions[1:], self.norms[1:], strict=True):
             x = F.relu(norm(convolution(x)))
         return self.embedding(x).flatten(2).transpose(1, 2)
+
+    def _first_without_goal(self, x: Tensor) -> Tensor:
+        """The first convolution of images whose goal is missing; the goal's share is the same for all of them."""
+        first = cast(StandardisedConv2d, self.convolutions[0])
+        weight = first.standardised_weight()
+        goal = normalise(torch.zeros_like(x[:1]))
+        share = F.conv2d(goal, weight[:, 3:], first.bias, stride=2, padding=1)
+        return F.conv2d(x, weight[:, :3], stride=2, padding=1) + share
