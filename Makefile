@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .PHONY: help setup build test lint demo bench lock clean
 
 WORKSPACE := source install/setup.bash
+# `make demo SEED=2 RUN=foo` becomes `conrft demo --seed 2 --run foo`; only what stands on make's command line counts.
+DEMO_OPTIONS := SEED RUN PRESET TASK DEMONSTRATIONS EPISODES TRIALS SECONDS
+demo_options = $(foreach name,$(DEMO_OPTIONS),$(if $(filter command%,$(origin $(name))),--$(shell tr A-Z a-z <<< $(name)) '$($(name))'))
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,10 +23,10 @@ lint: setup  ## ruff and mypy
 test: build lint  ## set up, build, ruff, mypy and every test (ARGS="-k name" passes arguments to pytest)
 	@$(WORKSPACE) && python -m pytest $(ARGS)
 
-demo: build  ## the whole loop in simulation; options: SEED=0 RUN=name PRESET=stable ARGS="..."
-	@$(WORKSPACE) && exec conrft demo $(if $(SEED),--seed $(SEED)) $(if $(RUN),--run $(RUN)) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+demo: build  ## the whole loop in simulation; options: SEED=0 RUN=name SECONDS=300 PRESET=stable ...
+	@$(WORKSPACE) && exec conrft demo $(demo_options) $(ARGS)
 
-bench: build  ## one measurement: NAME=tick|sim|learner|replay
+bench: build  ## one measurement as JSON: NAME=tick, sim, learner or replay
 	@$(WORKSPACE) && exec conrft bench $(NAME) --json $(ARGS)
 
 lock:  ## resolve requirements/requirements.in into requirements/lock.txt again

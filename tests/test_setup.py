@@ -73,6 +73,14 @@ def test_another_distribution_than_jazzy_is_refused() -> None:
         setup_environment.has_distribution_ros({"ROS_DISTRO": "humble", "AMENT_PREFIX_PATH": "/opt/ros/humble"})
 
 
+@pytest.mark.parametrize("made_with", [True, False])
+def test_an_environment_does_not_change_its_kind_of_ros_unasked(tmp_path: Path, made_with: bool) -> None:
+    (tmp_path / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = {str(made_with).lower()}\n")
+    setup_environment.check_same_ros(tmp_path, distribution_ros=made_with)
+    with pytest.raises(setup_environment.SetupError, match="make clean"):
+        setup_environment.check_same_ros(tmp_path, distribution_ros=not made_with)
+
+
 def test_local_setup_can_be_sourced_twice_and_keeps_the_callers_choice_of_gl(tmp_path: Path) -> None:
     venv = tmp_path / "a folder with spaces"
     (venv / "lib" / "python3.11" / "site-packages" / "ros_rcl.libs").mkdir(parents=True)

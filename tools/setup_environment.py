@@ -95,6 +95,24 @@ def has_distribution_ros(environment: Mapping[str, str]) -> bool:
     return True
 
 
+def check_same_ros(venv: Path, *, distribution_ros: bool) -> None:
+    """Refuses to turn an environment beside a distribution's ROS into one with the wheels, or the other way round.
+
+    Raises:
+        SetupError: this shell has another kind of ROS than the one that `venv` was made in.
+    """
+    settings = venv / "pyvenv.cfg"
+    if not settings.is_file():
+        return
+    made_with = re.search(r"include-system-site-packages\s*=\s*true", settings.read_text(encoding="utf-8")) is not None
+    if made_with and not distribution_ros:
+        raise SetupError(f"{venv} was made with a distribution's ROS 2: source that, or start anew with `make clean`.")
+    if distribution_ros and not made_with:
+        raise SetupError(
+            f"{venv} has its own ROS 2: use a shell without the distribution's, or start with `make clean`."
+        )
+
+
 def locked_requirements(lock: str, *, distribution_ros: bool) -> str:
     """Returns the lock file's requirements, without what the distribution brings along where its ROS is used."""
     lines = [line for line in lock.splitlines(keepends=True) if not line.startswith("#")]
@@ -233,6 +251,7 @@ def fingerprint(*parts: str) -> str:
 def make_environment(venv: Path, lock: Path) -> None:
     """Brings `venv` into the state that `lock` asks for, in three steps; a step whose stamp still holds is skipped."""
     distribution_ros = has_distribution_ros(os.environ)
+    check_same_ros(venv, distribution_ros=distribution_ros)
     requirements = locked_requirements(lock.read_text(encoding="utf-8"), distribution_ros=distribution_ros)
     interpreter = fingerprint(sys.version, sys.base_prefix, str(venv), str(distribution_ros))
     packages = fingerprint(interpreter, requirements)
