@@ -1,13 +1,26 @@
 """A task, a robot and the states of the supervisor that the tests of this package share."""
 
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from conrft_data import rotations
 from conrft_data.config import TaskConfig
+from conrft_data.conversion import ns_to_stamp, pose_to_msg, twist_to_msg, wrench_to_msg
+from conrft_data.images import array_to_image
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Mode, Outcome, Phase
+from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
 
 TASK = {
     "name": "pick_banana",
@@ -33,8 +46,6 @@ def task() -> TaskConfig:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """YAML files of task and robot, by parameter name; YAML is a superset of JSON."""
-    import json
-
     paths = {"task_file": tmp_path / "task.yaml", "robot_file": tmp_path / "robot.yaml"}
     paths["task_file"].write_text(json.dumps(TASK))
     paths["robot_file"].write_text(json.dumps(ROBOT))
@@ -67,3 +78,98 @@ def status():  # type: ignore[no-untyped-def]
 def home() -> np.ndarray:
     """The reset pose of the task."""
     return HOME.copy()
+
+
+class Graph:
+    """Nodes of a test in one process, on one executor, with everything that they publish collected by topic."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.node = self.add(Node("test", context=self.context))
+        self.heard: dict[str, list[Any]] = {}
+        self._publishers: dict[str, Any] = {}
+        self._nodes: list[Node] = []
+
+    def add(self, node: Node) -> Node:
+        self.executor.add_node(node)
+        return node
+
+    def start(self, make: Callable[..., Node], **parameters: Any) -> Node:
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = self.add(make(context=self.context, parameter_overrides=overrides))
+        self._nodes.append(node)
+        return node
+
+    def listen(self, kind: type, topic: str, profile: Any = 10) -> list[Any]:
+        heard = self.heard.setdefault(topic, [])
+        self.node.create_subscription(kind, topic, heard.append, profile)
+        return heard
+
+    def say(self, topic: str, message: Any, profile: Any = 10) -> None:
+        """Publishes; waits for the subscribers when the topic is new."""
+        if topic not in self._publishers:
+            self._publishers[topic] = self.node.create_publisher(type(message), topic, profile)
+            self.until(lambda: self._publishers[topic].get_subscription_count() > 0)
+        self._publishers[topic].publish(message)
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"nothing came within {timeout_s} s"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def now_ns(self) -> int:
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def close(self) -> None:
+        for node in self._nodes:
+            stop = getattr(node, "stop", None)
+            if stop is not None:
+                stop()
+        self.executor.shutdown()
+        for node in [*self._nodes, self.node]:
+            node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+class Robot:
+    """Messages of a robot's drivers at one stamp."""
+
+    def __init__(self) -> None:
+        self.pose = HOME.copy()
+        self.opening = 1.0
+        self.sizes = {"side": (32, 24), "wrist": (16, 16)}
+
+    def messages(self, stamp_ns: int) -> dict[str, Any]:
+        stamp = ns_to_stamp(stamp_ns)
+        broadcaster = "franka_robot_state_broadcaster"
+        messages: dict[str, Any] = {
+            "current_pose": PoseStamped(pose=pose_to_msg(self.pose)),
+            f"{broadcaster}/desired_end_effector_twist": TwistStamped(twist=twist_to_msg(np.arange(6) / 10)),
+            f"{broadcaster}/external_wrench_in_stiffness_frame": WrenchStamped(wrench=wrench_to_msg(np.arange(6))),
+            "gripper/joint_states": JointState(name=["l", "r"], position=[0.04 * self.opening] * 2),
+        }
+        for name, (width, height) in self.sizes.items():
+            messages[f"{name}/color/image_raw"] = array_to_image(np.full((height, width, 3), 77, np.uint8), "rgb8", "optical_frame")
+        for message in messages.values():
+            message.header.stamp = stamp
+        return messages
+
+
+@pytest.fixture
+def robot() -> Robot:
+    return Robot()

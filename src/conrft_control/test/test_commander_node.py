@@ -1,0 +1,110 @@
+"""The commander as a node: the only publisher of target_pose."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conrft_control.nodes.commander_node import CommanderNode
+from conrft_data import topics
+from conrft_data.conversion import command_to_msg, episode_status_to_msg, pose_from_msg, stamp_to_ns
+from conrft_data.ticks import Tick
+from conrft_data.types import ActionSource, Command, Phase
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from std_msgs.msg import Float64MultiArray
+
+MS = 1_000_000
+POSE, GRIPPER = "current_pose", "gripper/joint_states"
+GRIPPER_COMMAND = "gripper/gripper_position_controller/commands"
+
+
+class Commanded:
+    """A commander between a supervisor, a mux and a robot that the test plays."""
+
+    def __init__(self, graph: Any, robot: Any, files: dict[str, str], make_status: Any, **parameters: Any) -> None:
+        self.graph, self.robot, self.make_status = graph, robot, make_status
+        self.targets: list[PoseStamped] = graph.listen(PoseStamped, "target_pose", topics.COMMAND)
+        self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+        graph.start(CommanderNode, **files, **parameters)
+        self.sense(0)
+
+    def state(self, phase: Phase, stamp_ns: int = 0, episode: int = 1) -> None:
+        self.graph.say(topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)), topics.LATCHED)
+        self.graph.spin(0.03)
+
+    def sense(self, stamp_ns: int) -> None:
+        messages = self.robot.messages(stamp_ns)
+        for topic in (POSE, GRIPPER):
+            self.graph.say(topic, messages[topic])
+
+    def act(self, tick: Tick, *action: float) -> None:
+        command = Command(action=np.array([*action, *[0.0] * 7][:7], np.float32), source=ActionSource.POLICY)
+        self.graph.say(topics.ACTION, command_to_msg(command, tick), topics.TICK)
+
+    def target(self, count: int = 1) -> PoseStamped:
+        self.graph.until(lambda: len(self.targets) >= count)
+        return self.targets[-1]
+
+
+@pytest.fixture
+def lockstep(graph: Any, robot: Any, files: dict[str, str], status: Any) -> Commanded:
+    return Commanded(graph, robot, files, status, lockstep=True)
+
+
+@pytest.fixture
+def real_time(graph: Any, robot: Any, files: dict[str, str], status: Any) -> Commanded:
+    return Commanded(graph, robot, files, status)
+
+
+def test_an_action_becomes_a_target_with_the_ticks_stamp(lockstep: Commanded) -> None:
+    lockstep.sense(100 * MS)
+    lockstep.state(Phase.RUNNING, 100 * MS)
+    lockstep.act(Tick(100 * MS, 1, 0), 1.0)
+    message = lockstep.target()
+    assert stamp_to_ns(message.header.stamp) == 100 * MS
+    assert message.header.frame_id == "base"
+    np.testing.assert_allclose(pose_from_msg(message.pose)[:3], lockstep.robot.pose[:3] + [0.03, 0, 0], atol=1e-6)
+
+
+def test_going_home_opens_the_gripper_and_stops_at_home(lockstep: Commanded) -> None:
+    commands = lockstep.graph.listen(Float64MultiArray, GRIPPER_COMMAND, topics.COMMAND)
+    lockstep.graph.until(lambda: lockstep.graph.node.count_publishers(GRIPPER_COMMAND) > 0)
+    lockstep.robot.pose[0] += 0.03
+    lockstep.robot.opening = 0.5
+    lockstep.sense(100 * MS)
+    lockstep.state(Phase.RESETTING, 100 * MS)
+    pose = lockstep.target().pose
+    assert pose.position.x < lockstep.robot.pose[0]
+    lockstep.robot.pose[0] -= 0.03
+    lockstep.robot.opening = 1.0
+    lockstep.sense(200 * MS)
+    lockstep.graph.spin(0.3)
+    assert len(lockstep.targets) == 1
+    assert [list(command.data) for command in commands] == [[1.0]]
+
+
+def test_in_real_time_the_watchdog_holds_the_arm_and_says_so(real_time: Commanded) -> None:
+    real_time.sense(real_time.graph.now_ns())
+    real_time.state(Phase.RUNNING)
+    now_ns = real_time.graph.now_ns()
+    real_time.sense(now_ns)
+    real_time.act(Tick(now_ns, 1, 0), 1.0)
+    moved = real_time.target().pose
+    count = len(real_time.targets)
+    for _ in range(30):
+        real_time.sense(real_time.graph.now_ns())
+        real_time.graph.spin(0.01)
+    assert len(real_time.targets) > count
+    assert real_time.targets[-1].pose == moved
+    assert real_time.diagnostics[-1].status[0].level == b"\x02"
+    assert "action: none for 0.1" in real_time.diagnostics[-1].status[0].message
+
+
+def test_in_real_time_a_stale_pose_is_an_error(real_time: Commanded) -> None:
+    real_time.sense(real_time.graph.now_ns())
+    real_time.state(Phase.READY)
+    real_time.graph.until(lambda: real_time.diagnostics and "current_pose: stale" in real_time.diagnostics[-1].status[0].message)
+
+
+def test_it_is_the_only_publisher_of_target_pose(lockstep: Commanded) -> None:
+    assert lockstep.graph.node.count_publishers("target_pose") == 1
