@@ -353,6 +353,13 @@ def test_the_last_observation_needs_no_action(tmp_path: Path, make_episode: Epis
     assert len(read_episode(bag).actions()) == 6
 
 
+def test_an_episode_that_ended_at_its_first_observation_needs_no_action_at_all(
+    tmp_path: Path, make_episode: EpisodeMaker
+) -> None:
+    episode = read_episode(write_messages(tmp_path, make_episode(final_step=0), ALL - {"/action"}))
+    assert (len(episode), len(episode.observations), len(episode.commands)) == (0, 1, 1)
+
+
 def test_an_action_stamped_unlike_its_observation_is_refused(tmp_path: Path, make_episode: EpisodeMaker) -> None:
     def late(message: Any) -> Any:
         header = replace(message.header, stamp=replace(message.header.stamp, nanosec=5))
