@@ -100,6 +100,7 @@ class Trainer:
         self.last_online_episode = ""
         self.owed = 0.0
         self._scaled = not preset.scale_inputs
+        self._saved = self._progress()
         self._offline_batch = self.replay.batch(preset.batch_size)
         self._online_batch = self.replay.batch(preset.online_batch_size)
 
@@ -201,9 +202,10 @@ class Trainer:
         self.replay.flush()
         save_weights(self.acting_weights(), self.run_dir / POLICY_FILE)
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
-        return write_checkpoint(
-            self.run_dir / "checkpoints", self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints
-        )
+        folder = self.run_dir / "checkpoints"
+        path = write_checkpoint(folder, self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints)
+        self._saved = self._progress()
+        return path
 
     def restore(self) -> bool:
         """Continues from the newest whole checkpoint of the run folder; false when there is none.
@@ -231,6 +233,7 @@ class Trainer:
         self.lost = set(self.replay.keep_only(state["replay"])) | set(state["lost"])
         for name in sorted(self.lost):
             self.report(f"the replay has lost episode {name}: it is read again from its bag")
+        self._saved = self._progress()
         return True
 
     def start_from(self, run_dir: Path | str) -> None:
@@ -254,6 +257,14 @@ class Trainer:
         branch = np.random.SeedSequence([self.seed, 1])
         self.rng = np.random.default_rng(branch)
         self.generator.manual_seed(int(branch.generate_state(1)[0]))
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was ingested or trained since the last checkpoint."""
+        return self._saved != self._progress()
+
+    def _progress(self) -> tuple[int, int]:
+        return self.updates, len(self.journal) - len(self.lost)
 
     def _identity(self) -> dict[str, Any]:
         return {

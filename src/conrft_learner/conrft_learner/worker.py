@@ -68,6 +68,7 @@ class LearningWorker:
             or self._announce_start()
             or self._online()
             or self._take_episode()
+            or self._save()
         )
 
     def run(self, stop: threading.Event, wake: threading.Event, poll_s: float = 0.2) -> None:
@@ -152,6 +153,13 @@ class LearningWorker:
         self.doing = "takes an episode in"
         self._intake.take(waiting[0])
         self._on_standing(self.standing())
+        return True
+
+    def _save(self) -> bool:
+        """A checkpoint whenever there is time: a crash then costs the updates of one episode at most."""
+        if not self._trainer.unsaved:
+            return False
+        self._trainer.save()
         return True
 
     def _publish(self) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
+from conrft_learner.checkpoints import checkpoints
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
-from conrft_policy.policy_weights import PolicyWeights
+from conrft_policy.policy_weights import PolicyWeights, load
 
 MakeEpisode = Callable[..., Episode]
 
@@ -96,3 +97,13 @@ def test_a_refused_episode_is_reported_as_handled(
     work(worker)
     assert isinstance(said[-1], Standing) and said[-1].last_episode_id == "test-000001"
     assert "evaluation" in worker.refused["test-000001"]
+
+
+def test_what_was_learned_is_saved_as_soon_as_there_is_time(
+    worker: LearningWorker, trainer: Trainer, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    work(worker)
+    newest = checkpoints(trainer.run_dir / "checkpoints")[-1]
+    assert newest.name == "step-000000008"
+    assert load(trainer.run_dir) == trainer.acting_weights()
