@@ -53,9 +53,9 @@ class LearnerNode(Node):
         self._stop.set()
         self._wake.set()
         self._thread.join(STOP_TIMEOUT_S)
-        if not self._thread.is_alive() and self._failure is None:
+        if not self._thread.is_alive() and self._failure is None and self._trainer.unsaved:
             self._trainer.save()
-            self._trainer.log.close()
+        self._trainer.log.close()
         super().destroy_node()
 
     def _declare_parameters(self) -> None:
