@@ -16,7 +16,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(ValueError):
-    """A configuration file is missing, not YAML, or holds an unknown key or a value out of range; the text names file, key and allowed range."""
+    """A configuration file that is missing, not YAML, or wrong; the text names file, key and allowed range."""
 
 
 class Config(BaseModel):
@@ -30,7 +30,10 @@ class Camera(Config):
 
     width: int = Field(ge=16, le=1024, description="width given to the policy, pixels")
     height: int = Field(ge=16, le=1024, description="height given to the policy, pixels")
-    crop: tuple[int, int, int, int] | None = Field(default=None, description="left, top, right, bottom of the crop in the camera's own pixels; none: the whole image")
+    crop: tuple[int, int, int, int] | None = Field(
+        default=None,
+        description="left, top, right, bottom of the crop in the camera's own pixels; none: the whole image",
+    )
 
     @model_validator(mode="after")
     def _crop_has_area(self) -> Camera:
@@ -69,7 +72,9 @@ class ActionScale(Config):
 
     translation: float = Field(default=0.03, gt=0, le=0.1, description="m in one tick")
     rotation: float = Field(default=0.15, gt=0, le=0.5, description="rad in one tick")
-    leash: float = Field(default=0.06, gt=0, le=0.2, description="how far the reference may run ahead of the measured position, m")
+    leash: float = Field(
+        default=0.06, gt=0, le=0.2, description="how far the reference may run ahead of the measured position, m"
+    )
 
 
 class RewardConfig(Config):
@@ -79,8 +84,12 @@ class RewardConfig(Config):
     step: float = Field(default=-0.05, ge=-10, le=0, description="reward of every other transition")
     threshold: Fraction = Field(default=0.9, description="of the classifier's success probability")
     consecutive: int = Field(default=2, ge=1, le=20, description="ticks in a row above the threshold, gates included")
-    min_gripper_opening: Fraction = Field(default=0.0, description="gate: the gripper is at least so far open, 0 closed .. 1 open")
-    min_tcp_height: float = Field(default=-10.0, ge=-10, le=10, description="gate: tool centre point at least so high, base frame, m")
+    min_gripper_opening: Fraction = Field(
+        default=0.0, description="gate: the gripper is at least so far open, 0 closed .. 1 open"
+    )
+    min_tcp_height: float = Field(
+        default=-10.0, ge=-10, le=10, description="gate: tool centre point at least so high, base frame, m"
+    )
 
 
 class TaskConfig(Config):
@@ -121,17 +130,33 @@ class RobotConfig(Config):
 
     name: str = Field(pattern="^[a-z][a-z0-9_]*$")
     base_frame: str = Field(default="base", min_length=1)
-    current_pose: str = Field(default="current_pose", description="geometry_msgs/PoseStamped, measured tool centre point")
-    target_pose: str = Field(default="target_pose", description="geometry_msgs/PoseStamped, to the impedance controller")
-    twist: str = Field(default="franka_robot_state_broadcaster/desired_end_effector_twist", description="geometry_msgs/TwistStamped")
-    wrench: str = Field(default="franka_robot_state_broadcaster/external_wrench_in_stiffness_frame", description="geometry_msgs/WrenchStamped")
-    gripper_state: str = Field(default="gripper/joint_states", description="sensor_msgs/JointState, position of the fingers, m")
-    gripper_command: str = Field(default="gripper/gripper_position_controller/commands", description="std_msgs/Float64MultiArray, one opening 0..1")
+    current_pose: str = Field(
+        default="current_pose", description="geometry_msgs/PoseStamped, measured tool centre point"
+    )
+    target_pose: str = Field(
+        default="target_pose", description="geometry_msgs/PoseStamped, to the impedance controller"
+    )
+    twist: str = Field(
+        default="franka_robot_state_broadcaster/desired_end_effector_twist", description="geometry_msgs/TwistStamped"
+    )
+    wrench: str = Field(
+        default="franka_robot_state_broadcaster/external_wrench_in_stiffness_frame",
+        description="geometry_msgs/WrenchStamped",
+    )
+    gripper_state: str = Field(
+        default="gripper/joint_states", description="sensor_msgs/JointState, position of the fingers, m"
+    )
+    gripper_command: str = Field(
+        default="gripper/gripper_position_controller/commands",
+        description="std_msgs/Float64MultiArray, one opening 0..1",
+    )
     gripper_max_width: float = Field(default=0.08, gt=0, le=0.5, description="distance between the open fingers, m")
     cameras: dict[str, CameraTopic] = Field(min_length=1, description="by name")
     state_timeout: float = Field(default=0.1, gt=0, le=2, description="robot state older than this is stale, s")
     camera_timeout: float = Field(default=0.2, gt=0, le=2, description="an image older than this is stale, s")
-    action_timeout: float = Field(default=0.15, gt=0, le=2, description="without an Action for so long the arm holds, s")
+    action_timeout: float = Field(
+        default=0.15, gt=0, le=2, description="without an Action for so long the arm holds, s"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

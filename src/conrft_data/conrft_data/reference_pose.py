@@ -1,4 +1,4 @@
-"""The commanded pose: how a normalised action moves the arm's target. One implementation for the robot's commander and the Gymnasium environment."""
+"""The commanded pose: how a normalised action moves the arm's target, on the robot and in the Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class MotionLimits:
 class ReferencePose:
     """Integrates actions into a reference pose.
 
-    The reference continues from the last reference, not from the measured pose, so that the arm does not sink under load; the leash bounds how far it can run ahead
-    of an arm that is blocked.
+    The reference continues from the last reference, not from the measured pose, so that the arm does not sink under
+    load; the leash bounds how far it can run ahead of an arm that is blocked.
     """
 
     def __init__(self, limits: MotionLimits) -> None:
@@ -67,8 +67,9 @@ class ReferencePose:
     def apply(self, action: ArrayLike, measured: ArrayLike) -> Float64:
         """Moves the reference by one action ``(7,)`` and returns it ``(7,)``.
 
-        The first six numbers are clipped to [-1, 1], scaled and rotated from the end-effector frame of the measured pose to the base frame, translation and rotation by
-        the same rotation. Raises ValueError at a number that is not finite; the reference then stays where it was.
+        The first six numbers are clipped to [-1, 1], scaled and rotated from the end-effector frame of the measured
+        pose to the base frame, translation and rotation by the same rotation. Raises ValueError at a number that is
+        not finite; the reference then stays where it was.
         """
         a = np.asarray(action, dtype=np.float64)
         if a.shape != (7,) or not np.isfinite(a).all():

@@ -1,7 +1,7 @@
 """Rigid-body arithmetic on plain arrays.
 
-A pose is ``(7,)`` float64: position x, y, z in metres, then the unit quaternion x, y, z, w (the order of ``geometry_msgs``). A quaternion rotates
-vectors of the body frame into the reference frame, as in REP-103 and REP-105.
+A pose is ``(7,)`` float64: position x, y, z in metres, then the unit quaternion x, y, z, w (the order of
+``geometry_msgs``). A quaternion rotates vectors of the body frame into the reference frame, as in REP-103 and REP-105.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SMALL_ANGLE = 1e-9
 
 
 def normalized(quaternion: ArrayLike) -> Array:
-    """Returns the quaternion ``(4,)`` scaled to unit length; raises ValueError when its length is zero or not finite."""
+    """The quaternion ``(4,)`` scaled to unit length; raises ValueError when its length is zero or not finite."""
     q = np.asarray(quaternion, dtype=np.float64)
     length = math.sqrt(float(q @ q))
     if not length > 1e-6 or not math.isfinite(length):
@@ -96,7 +96,9 @@ def to_euler_xyz(quaternion: ArrayLike) -> Array:
     x, y, z, w = np.asarray(quaternion, dtype=np.float64)
     sin_pitch = min(1.0, max(-1.0, 2 * (w * y - x * z)))
     if abs(sin_pitch) > 1 - 1e-12:
-        return np.array([0.0, math.copysign(math.pi / 2, sin_pitch), -2 * math.copysign(1.0, sin_pitch) * math.atan2(x, w)])
+        return np.array(
+            [0.0, math.copysign(math.pi / 2, sin_pitch), -2 * math.copysign(1.0, sin_pitch) * math.atan2(x, w)]
+        )
     return np.array(
         [
             math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),

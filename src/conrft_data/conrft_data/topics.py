@@ -1,4 +1,4 @@
-"""The one place that knows the names of the suite's own topics and services, and with which quality of service they travel.
+"""The one place that knows the names of the suite's own topics and services, and their quality of service.
 
 All names are relative, so that a namespace moves the whole graph. The robot's topics are in the robot's configuration.
 """
@@ -26,13 +26,34 @@ START_EPISODE = "start_episode"
 RELABEL_EPISODE = "relabel_episode"
 
 # Tick messages are reliable: the recorder must get each one. A depth of ten bridges one second of a busy subscriber.
-TICK = QoSProfile(depth=10, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+TICK = QoSProfile(
+    depth=10,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
 
 # What a late node must still get: state, weights, status.
-LATCHED = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
-# Sensors are subscribed best effort (REP-2003): a reliable subscriber gets nothing from a best-effort driver, and only the newest sample counts.
-SENSOR = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+# Sensors are subscribed best effort (REP-2003): a reliable subscriber gets nothing from a best-effort driver, and only
+# the newest sample counts.
+SENSOR = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
 
 # Commands to the controller: only the newest counts, and it must arrive.
-COMMAND = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
+COMMAND = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)

@@ -89,8 +89,9 @@ class Observation:
 def proprioception(observation: Observation) -> Float32:
     """Proprioceptive state ``(19,)`` in the official code's alphabetical order.
 
-    Gripper opening 1, tcp force 3, tcp pose 6 (xyz and euler xyz relative to the reset pose), tcp torque 3, tcp velocity 6 (in the end-effector frame).
-    The pose is ``inv(T_reset) T``, so that the policy does not depend on where in the workspace the task stands.
+    Gripper opening 1, tcp force 3, tcp pose 6 (xyz and euler xyz relative to the reset pose), tcp torque 3, tcp
+    velocity 6 (in the end-effector frame). The pose is ``inv(T_reset) T``, so that the policy does not depend on where
+    in the workspace the task stands.
     """
     pose = rotations.relative_pose(observation.reset_pose, observation.tcp_pose)
     velocity = rotations.rotate_blocks(rotations.inverse(observation.tcp_pose[3:]), observation.tcp_twist)
@@ -111,7 +112,7 @@ class Command:
     """What was commanded at one tick.
 
     Attributes:
-        action: ``(7,)`` in [-1, 1], translation and rotation in the end-effector frame, gripper last; what was executed.
+        action: ``(7,)`` in [-1, 1], translation and rotation in the end-effector frame, gripper last; as executed.
         source: who moved the arm.
         proposal: ``(7,)`` what the policy wanted, None when it did not answer in time.
         reason: why the arm held still; empty unless source is HOLD.
@@ -125,7 +126,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """The success classifier's judgement of one frame: probability 0..1, whether the task's gates hold, and the decision."""
+    """The success classifier's judgement of one frame: probability 0..1, whether the gates hold, and the decision."""
 
     probability: float
     gates_passed: bool
@@ -178,7 +179,7 @@ class Episode:
         return rewards
 
     def terminated(self) -> NDArray[np.bool_]:
-        """``(T,)``: true only where success ended the episode; a time-out, an abort or a fault is a truncation and bootstraps."""
+        """``(T,)``: true only where success ended the episode; any other end is a truncation and bootstraps."""
         terminated = np.zeros(self.final_step, dtype=np.bool_)
         if self.outcome is Outcome.SUCCESS and self.final_step:
             terminated[-1] = True

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from conrft_data.config import ConfigError, TaskConfig, load_config
 
 TASK = """

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+
 from conrft_data import rotations
 from conrft_data.reference_pose import MotionLimits, ReferencePose
 
 DOWN = rotations.from_euler_xyz([np.pi, 0, 0])
 START = np.array([0.5, 0.0, 0.3, *DOWN])
-LIMITS = MotionLimits(translation_scale=0.03, rotation_scale=0.15, box_low=(0.3, -0.2, 0.05), box_high=(0.7, 0.2, 0.5), max_tilt=0.5)
+LIMITS = MotionLimits(
+    translation_scale=0.03, rotation_scale=0.15, box_low=(0.3, -0.2, 0.05), box_high=(0.7, 0.2, 0.5), max_tilt=0.5
+)
 
 
 def started() -> ReferencePose:
@@ -45,7 +48,9 @@ def test_the_workspace_box_and_the_tilt_bound_the_reference() -> None:
 
 
 def test_an_action_beyond_one_moves_as_far_as_one() -> None:
-    np.testing.assert_allclose(started().apply([9, 0, 0, 0, 0, 0, 0], START), started().apply([1, 0, 0, 0, 0, 0, 0], START))
+    np.testing.assert_allclose(
+        started().apply([9, 0, 0, 0, 0, 0, 0], START), started().apply([1, 0, 0, 0, 0, 0, 0], START)
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conrft_data import rotations
 from hypothesis import given
 from hypothesis import strategies as st
+
+from conrft_data import rotations
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "x_robot_math.npz")
 ANGLE = st.floats(-3.0, 3.0)
@@ -17,7 +18,9 @@ def same_rotation(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_euler_angles_become_the_right_quaternion_and_not_the_official_one_with_its_pitch_sign() -> None:
-    for euler, right, official in zip(GOLDEN["euler"], GOLDEN["quat_scipy_xyz"], GOLDEN["euler_2_quat_official"], strict=True):
+    for euler, right, official in zip(
+        GOLDEN["euler"], GOLDEN["quat_scipy_xyz"], GOLDEN["euler_2_quat_official"], strict=True
+    ):
         assert same_rotation(rotations.from_euler_xyz(euler), right)
         assert same_rotation(rotations.from_euler_xyz(euler), official) == (euler[1] == 0)
 
@@ -31,7 +34,9 @@ def test_relative_pose_equals_the_official_numbers() -> None:
 
 
 @given(st.tuples(ANGLE, ANGLE, ANGLE), st.tuples(ANGLE, ANGLE, ANGLE))
-def test_rotation_vectors_and_euler_angles_survive_a_round_trip(vector: tuple[float, ...], euler: tuple[float, ...]) -> None:
+def test_rotation_vectors_and_euler_angles_survive_a_round_trip(
+    vector: tuple[float, ...], euler: tuple[float, ...]
+) -> None:
     quaternion = rotations.from_rotation_vector(vector)
     assert same_rotation(rotations.from_rotation_vector(rotations.to_rotation_vector(quaternion)), quaternion)
     quaternion = rotations.from_euler_xyz(euler)
