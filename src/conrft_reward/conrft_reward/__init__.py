@@ -1,0 +1,1 @@
+"""The binary success classifier: model, training, node."""

@@ -1,0 +1,22 @@
+from setuptools import find_packages, setup
+
+PACKAGE = "conrft_reward"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    package_data={PACKAGE: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+    ],
+    install_requires=["setuptools", "matplotlib", "numpy", "pydantic>=2", "safetensors", "torch"],
+    zip_safe=False,
+    maintainer="ConRFT for ROS 2 maintainers",
+    maintainer_email="maintainers@conrft.invalid",
+    description="Binary success classifier: model, training from recorded episodes, and the node that judges.",
+    license="Apache-2.0",
+    tests_require=["pytest"],
+    entry_points={"console_scripts": ["reward_node = conrft_reward.nodes.reward_node:main"]},
+)
