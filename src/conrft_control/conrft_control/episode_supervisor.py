@@ -193,6 +193,11 @@ class EpisodeSupervisor:
         return f"{self.settings.session}-{self.settings.mode.name.lower()}-{self.episode:06d}"
 
     @property
+    def reason(self) -> str:
+        """Why the last episode was aborted or faulty; empty when it was not."""
+        return self._reason
+
+    @property
     def steps(self) -> int:
         """Step of the newest Action, -1 before the first."""
         return self._run.step
@@ -213,7 +218,7 @@ class EpisodeSupervisor:
         if not success:
             return self._fault(f"the scene could not be reset: {message}", now)
         self._enter(Stage.SETTLING, now)
-        return self.on_time([], now)
+        return self.on_time([], [], now)
 
     def tick_seen(self, stamp_ns: int, now: Now) -> list[Effect]:
         """A measured pose came: simulated time stands at ``stamp_ns``."""
@@ -307,10 +312,11 @@ class EpisodeSupervisor:
         """The learner said how far it is."""
         self._learner_id, self._pending_updates = last_episode_id, pending_updates
 
-    def on_time(self, node_problems: list[str], now: Now) -> list[Effect]:
+    def on_time(self, not_ready: list[str], failed: list[str], now: Now) -> list[Effect]:
         """To be called every few hundredths of a second.
 
-        ``node_problems``: which required nodes are not well; while an episode runs, those that are so badly off that it must end.
+        ``not_ready``: required nodes that are not well, so that no episode may begin; ``failed``: those that are so
+        badly off that what is going on must end.
         """
         match self.stage:
             case Stage.SCENE if self._since(now) > self.settings.scene_timeout:
@@ -323,13 +329,13 @@ class EpisodeSupervisor:
                     now,
                 )
             case Stage.READY:
-                return self._try_to_run(node_problems, now)
+                return self._fault("; ".join(failed), now) if failed else self._try_to_run(not_ready, now)
             case Stage.RUNNING | Stage.DECIDING | Stage.TAIL:
-                return self._watch(node_problems, now)
+                return self._watch(failed, now)
             case Stage.ENDED if self._since(now) >= self.settings.ended_pause:
                 return self._next_episode(now)
             case Stage.FAULTED:
-                return self._after_fault(node_problems, now)
+                return self._after_fault(not_ready, now)
             case Stage.LAST:
                 return self._finish(now)
         return []
@@ -370,8 +376,8 @@ class EpisodeSupervisor:
                 return []
         return self._begin_reset(now)
 
-    def _try_to_run(self, node_problems: list[str], now: Now) -> list[Effect]:
-        self.waiting_for = "; ".join(node_problems) or self._learner_problem()
+    def _try_to_run(self, not_ready: list[str], now: Now) -> list[Effect]:
+        self.waiting_for = "; ".join(not_ready) or self._learner_problem()
         if not self.waiting_for and self.settings.wait_for_start and not self._start_requested:
             self.waiting_for = "waits for the operator's start"
         if self.waiting_for or self._since(now) < self.settings.ready_pause:
@@ -439,10 +445,10 @@ class EpisodeSupervisor:
             return f"not a clean trial: the operator moved the arm in {self._run.operator_ticks} ticks"
         return ""
 
-    def _watch(self, node_problems: list[str], now: Now) -> list[Effect]:
+    def _watch(self, failed: list[str], now: Now) -> list[Effect]:
         silence = now.wall_s - self._run.last_action_wall_s
-        if node_problems:
-            return self._fault("; ".join(node_problems), now)
+        if failed:
+            return self._fault("; ".join(failed), now)
         if silence > self.settings.action_timeout:
             return self._fault(f"no Action for {silence:.1f} s", now)
         return self._decide(now)
@@ -474,7 +480,7 @@ class EpisodeSupervisor:
         self._enter(Stage.FAULTED, now)
         return effects
 
-    def _after_fault(self, node_problems: list[str], now: Now) -> list[Effect]:
+    def _after_fault(self, not_ready: list[str], now: Now) -> list[Effect]:
         choice = self.settings.after_fault
         if choice is AfterFault.EXIT:
             if self._since(now) < self.settings.exit_delay:
@@ -484,8 +490,8 @@ class EpisodeSupervisor:
         if choice is AfterFault.WAIT and not self._start_requested:
             self.waiting_for = f"after a fault, waits for the operator's start: {self._reason}"
             return []
-        if node_problems:
-            self.waiting_for = "after a fault: " + "; ".join(node_problems)
+        if not_ready:
+            self.waiting_for = "after a fault: " + "; ".join(not_ready)
             return []
         if self._since(now) < self.settings.ended_pause:
             return []

@@ -56,13 +56,20 @@ class HealthBoard:
         missing = [f"{node}: has not reported yet" for node in self._required if node not in self._reports]
         return missing + self.failed(wall_s, 0.0)
 
+    def silent(self, wall_s: float) -> list[str]:
+        """Which nodes have reported once and say nothing any more."""
+        silences = {node: wall_s - report.heard_wall_s for node, report in self._reports.items()}
+        return [
+            f"{node}: silent for {silence:.1f} s" for node, silence in silences.items() if silence > self._silence_s
+        ]
+
     def failed(self, wall_s: float, patience_s: float) -> list[str]:
         """Which nodes fell silent, or have been in error for at least ``patience_s``."""
-        problems = []
-        for node, report in self._reports.items():
-            silence = wall_s - report.heard_wall_s
-            if silence > self._silence_s:
-                problems.append(f"{node}: silent for {silence:.1f} s")
-            elif report.bad_since_wall_s is not None and wall_s - report.bad_since_wall_s >= patience_s:
-                problems.append(f"{node}: {report.message}")
-        return problems
+        bad = [
+            f"{node}: {report.message}"
+            for node, report in self._reports.items()
+            if wall_s - report.heard_wall_s <= self._silence_s
+            and report.bad_since_wall_s is not None
+            and wall_s - report.bad_since_wall_s >= patience_s
+        ]
+        return self.silent(wall_s) + bad

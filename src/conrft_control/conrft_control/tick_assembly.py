@@ -50,6 +50,10 @@ class TickAssembler:
         stamps = {stream.stamp_ns if stream.sample is not None else None for stream in self._streams.values()}
         return stamps.pop() if len(stamps) == 1 else None
 
+    def silent(self) -> list[str]:
+        """Streams that have not spoken yet."""
+        return [name for name, stream in self._streams.items() if stream.sample is None]
+
     def stale(self, now_ns: int) -> list[str]:
         """One sentence for each stream that must not be trusted at ROS time ``now_ns`` (real time)."""
         problems = []

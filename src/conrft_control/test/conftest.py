@@ -164,7 +164,9 @@ class Robot:
             "gripper/joint_states": JointState(name=["l", "r"], position=[0.04 * self.opening] * 2),
         }
         for name, (width, height) in self.sizes.items():
-            messages[f"{name}/color/image_raw"] = array_to_image(np.full((height, width, 3), 77, np.uint8), "rgb8", "optical_frame")
+            messages[f"{name}/color/image_raw"] = array_to_image(
+                np.full((height, width, 3), 77, np.uint8), "rgb8", "optical_frame"
+            )
         for message in messages.values():
             message.header.stamp = stamp
         return messages

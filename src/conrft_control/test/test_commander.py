@@ -47,13 +47,17 @@ def some(target: Target | None) -> Target:
     return target
 
 
-def test_an_action_moves_the_reference_and_the_target_carries_the_ticks_stamp(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_an_action_moves_the_reference_and_the_target_carries_the_ticks_stamp(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     target = some(running(lockstep, status, home).on_action(tick(0), FORWARD, 0))
     assert target.stamp_ns == 0
     np.testing.assert_allclose(target.pose[:3], home[:3] + [0.03, 0, 0], atol=1e-6)
 
 
-def test_a_hold_publishes_the_reference_again_under_the_new_stamp(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_a_hold_publishes_the_reference_again_under_the_new_stamp(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     moved = some(lockstep.on_action(tick(0), FORWARD, 0))
     lockstep.on_pose(TICK_NS, home)
@@ -73,19 +77,25 @@ def test_an_action_of_another_episode_does_not_count(lockstep: Commander, status
     assert lockstep.on_action(tick(0, episode=2), FORWARD, 0) is None
 
 
-def test_in_lockstep_an_action_waits_for_the_measured_pose_of_its_tick(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_in_lockstep_an_action_waits_for_the_measured_pose_of_its_tick(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     lockstep.on_action(tick(0), HOLD, 0)
     assert lockstep.on_action(tick(1), FORWARD, TICK_NS) is None
     assert some(lockstep.on_pose(TICK_NS, home)).stamp_ns == TICK_NS
 
 
-def test_in_lockstep_a_running_episode_is_answered_only_through_actions(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_in_lockstep_a_running_episode_is_answered_only_through_actions(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     assert lockstep.on_pose(TICK_NS, home) is None
 
 
-def test_a_simulator_that_asks_again_gets_the_same_answer(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_a_simulator_that_asks_again_gets_the_same_answer(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     first = some(lockstep.on_action(tick(0), FORWARD, 0))
     again = some(lockstep.on_pose(0, home))
@@ -94,12 +104,16 @@ def test_a_simulator_that_asks_again_gets_the_same_answer(lockstep: Commander, s
 
 
 @pytest.mark.parametrize("phase", [Phase.READY, Phase.ENDED])
-def test_in_lockstep_simulated_time_stands_still_between_episodes(lockstep: Commander, status: Status, home: np.ndarray, phase: Phase) -> None:
+def test_in_lockstep_simulated_time_stands_still_between_episodes(
+    lockstep: Commander, status: Status, home: np.ndarray, phase: Phase
+) -> None:
     lockstep.on_status(status(phase), 0)
     assert lockstep.on_pose(TICK_NS, home) is None
 
 
-def test_the_action_of_the_final_step_may_come_after_the_end(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_the_action_of_the_final_step_may_come_after_the_end(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     lockstep.on_action(tick(0), HOLD, 0)
     lockstep.on_pose(TICK_NS, home)
@@ -115,7 +129,9 @@ def test_before_the_supervisor_has_spoken_the_robot_is_not_commanded(real_time: 
     assert real_time.on_time(10 * TICK_NS) is None
 
 
-def test_resetting_leads_the_arm_home_and_opens_the_gripper(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_resetting_leads_the_arm_home_and_opens_the_gripper(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     pose = home + [0, 0.05, 0, 0, 0, 0, 0]
     lockstep.on_status(status(Phase.RESETTING), 0)
     assert lockstep.gripper.due == 1.0
@@ -131,7 +147,9 @@ def test_resetting_leads_the_arm_home_and_opens_the_gripper(lockstep: Commander,
     assert lockstep.on_pose((step + 1) * TICK_NS, home) is None
 
 
-def test_in_lockstep_the_arm_waits_at_home_until_the_gripper_is_open(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_in_lockstep_the_arm_waits_at_home_until_the_gripper_is_open(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     lockstep.on_status(status(Phase.RESETTING), 0)
     lockstep.on_pose(0, home)
     assert lockstep.on_gripper(0, 0.2) is not None
@@ -139,7 +157,9 @@ def test_in_lockstep_the_arm_waits_at_home_until_the_gripper_is_open(lockstep: C
     assert lockstep.on_gripper(TICK_NS, 1.0) is None
 
 
-def test_in_lockstep_ticks_from_before_the_reset_are_not_answered(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_in_lockstep_ticks_from_before_the_reset_are_not_answered(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     pose = home + [0, 0.05, 0, 0, 0, 0, 0]
     lockstep.on_pose(0, pose)
     lockstep.on_gripper(0, 1.0)
@@ -148,7 +168,9 @@ def test_in_lockstep_ticks_from_before_the_reset_are_not_answered(lockstep: Comm
     assert lockstep.on_gripper(TICK_NS, 1.0) is not None
 
 
-def test_a_new_episode_starts_its_reference_at_the_measured_pose(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_a_new_episode_starts_its_reference_at_the_measured_pose(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     lockstep.on_action(tick(0), FORWARD, 0)
     lockstep.on_status(status(Phase.ENDED), 0)
@@ -162,7 +184,9 @@ def test_a_new_episode_starts_its_reference_at_the_measured_pose(lockstep: Comma
 # Real time: latest values, watchdogs.
 
 
-def test_in_real_time_the_pose_at_the_tick_turns_the_action_not_a_newer_one(real_time: Commander, status: Status, home: np.ndarray) -> None:
+def test_in_real_time_the_pose_at_the_tick_turns_the_action_not_a_newer_one(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
     running(real_time, status, home)
     upright = np.array([*home[:3], 0, 0, 0, 1])
     real_time.on_pose(50 * MS, upright)
@@ -170,14 +194,18 @@ def test_in_real_time_the_pose_at_the_tick_turns_the_action_not_a_newer_one(real
     np.testing.assert_allclose(target.pose[:3], home[:3] + [0, -0.03, 0], atol=1e-6)
 
 
-def test_between_episodes_the_held_target_is_repeated_ten_times_a_second(real_time: Commander, status: Status, home: np.ndarray) -> None:
+def test_between_episodes_the_held_target_is_repeated_ten_times_a_second(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
     real_time.on_status(status(Phase.READY), 0)
     targets = [real_time.on_pose(k * 10 * MS, home) for k in range(50)]
     stamps = [target.stamp_ns for target in targets if target is not None]
     assert stamps == [0, 100 * MS, 200 * MS, 300 * MS, 400 * MS]
 
 
-def test_without_actions_for_150_ms_the_arm_holds_and_says_so(real_time: Commander, status: Status, home: np.ndarray) -> None:
+def test_without_actions_for_150_ms_the_arm_holds_and_says_so(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
     running(real_time, status, home)
     moved = some(real_time.on_action(tick(0), FORWARD, 10 * MS))
     real_time.on_pose(155 * MS, home)
@@ -199,14 +227,18 @@ def test_a_stale_measured_pose_holds_the_arm(real_time: Commander, status: Statu
     np.testing.assert_array_equal(held.pose, moved.pose)
 
 
-def test_the_watchdog_notices_a_stale_pose_between_actions(real_time: Commander, status: Status, home: np.ndarray) -> None:
+def test_the_watchdog_notices_a_stale_pose_between_actions(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
     running(real_time, status, home)
     real_time.on_action(tick(0), FORWARD, 0)
     assert real_time.on_time(101 * MS) is not None
     assert "current_pose: stale" in real_time.problem
 
 
-def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(real_time: Commander, status: Status, home: np.ndarray) -> None:
+def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
     running(real_time, status, home)
     moved = some(real_time.on_action(tick(0), FORWARD, 0))
     held = some(real_time.on_pose(100 * MS, None))
@@ -219,7 +251,9 @@ def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(real_tim
     assert not real_time.problem
 
 
-def test_an_action_that_cannot_be_used_holds_the_arm_and_answers_the_tick(lockstep: Commander, status: Status, home: np.ndarray) -> None:
+def test_an_action_that_cannot_be_used_holds_the_arm_and_answers_the_tick(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
     running(lockstep, status, home)
     assert some(lockstep.on_unusable_action(tick(0), "action: NaN", 0)).stamp_ns == 0
     assert lockstep.problem == "action: NaN"

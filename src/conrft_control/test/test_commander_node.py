@@ -29,7 +29,11 @@ class Commanded:
         self.sense(0)
 
     def state(self, phase: Phase, stamp_ns: int = 0, episode: int = 1) -> None:
-        self.graph.say(topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)), topics.LATCHED)
+        self.graph.say(
+            topics.EPISODE_STATE,
+            episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)),
+            topics.LATCHED,
+        )
         self.graph.spin(0.03)
 
     def sense(self, stamp_ns: int) -> None:
@@ -103,7 +107,9 @@ def test_in_real_time_the_watchdog_holds_the_arm_and_says_so(real_time: Commande
 def test_in_real_time_a_stale_pose_is_an_error(real_time: Commanded) -> None:
     real_time.sense(real_time.graph.now_ns())
     real_time.state(Phase.READY)
-    real_time.graph.until(lambda: real_time.diagnostics and "current_pose: stale" in real_time.diagnostics[-1].status[0].message)
+    real_time.graph.until(
+        lambda: real_time.diagnostics and "current_pose: stale" in real_time.diagnostics[-1].status[0].message
+    )
 
 
 def test_it_is_the_only_publisher_of_target_pose(lockstep: Commanded) -> None:

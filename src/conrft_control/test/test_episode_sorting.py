@@ -15,8 +15,15 @@ def sorter() -> EpisodeSorter:
     return EpisodeSorter(1.0, lambda status: f"{status.phase.name} {status.outcome.name} {status.final_step}".encode())
 
 
-def tell(sorter: EpisodeSorter, *steps: int, episode: int = 1, kinds: tuple[str, ...] = ALL, wall_s: float = 0.0) -> list[Job]:
-    return [job for step in steps for kind in kinds for job in sorter.on_tick(kind, Tick(step * 100, episode, step), b"raw", wall_s)]
+def tell(
+    sorter: EpisodeSorter, *steps: int, episode: int = 1, kinds: tuple[str, ...] = ALL, wall_s: float = 0.0
+) -> list[Job]:
+    return [
+        job
+        for step in steps
+        for kind in kinds
+        for job in sorter.on_tick(kind, Tick(step * 100, episode, step), b"raw", wall_s)
+    ]
 
 
 def finishes(jobs: list[Job]) -> list[Finish]:
@@ -26,7 +33,10 @@ def finishes(jobs: list[Job]) -> list[Finish]:
 def test_a_recording_opens_when_its_episode_runs_and_holds_what_is_said_about_it(status: Status) -> None:
     sort = sorter()
     running = status(Phase.RUNNING, stamp_ns=5)
-    assert sort.on_status(running, b"running", 0.0) == [Open(running), Write(running.episode_id, topics.EPISODE_STATE, b"running", 5)]
+    assert sort.on_status(running, b"running", 0.0) == [
+        Open(running),
+        Write(running.episode_id, topics.EPISODE_STATE, b"running", 5),
+    ]
     assert tell(sort, 0, kinds=(topics.ACTION,)) == [Write(running.episode_id, topics.ACTION, b"raw", 0)]
     assert sort.on_extra("/scene_state", b"scene", 7) == [Write(running.episode_id, "/scene_state", b"scene", 7)]
 

@@ -44,7 +44,8 @@ class Session:
         self.ros_ns, self.wall_s = 0, 0.0
         self.told: list[EpisodeStatus] = []
         self.effects: list[Effect] = []
-        self.problems: list[str] = []
+        self.not_ready: list[str] = []
+        self.failed: list[str] = []
         self.do(self.supervisor.begin(self.now))
 
     @property
@@ -61,7 +62,7 @@ class Session:
 
     def wait(self, wall_s: float) -> None:
         self.wall_s += wall_s
-        self.do(self.supervisor.on_time(self.problems, self.now))
+        self.do(self.supervisor.on_time(self.not_ready, self.failed, self.now))
 
     def arrive(self) -> None:
         self.supervisor.tick_seen(self.ros_ns, self.now)
@@ -234,7 +235,10 @@ def test_the_operator_ends_an_episode_by_service() -> None:
 def test_an_operator_cannot_end_an_episode_with_any_other_outcome(outcome: Outcome) -> None:
     session = Session().run()
     session.act(0)
-    assert session.supervisor.end_request(outcome, "", session.now) == (f"an operator ends an episode with SUCCESS or ABORTED, not {outcome.name}", [])
+    assert session.supervisor.end_request(outcome, "", session.now) == (
+        f"an operator ends an episode with SUCCESS or ABORTED, not {outcome.name}",
+        [],
+    )
 
 
 def test_there_is_nothing_to_end_between_episodes() -> None:
@@ -247,7 +251,9 @@ def test_a_veto_relabels_the_last_success_and_only_a_success_and_only_once() -> 
     assert session.supervisor.veto() == []
     session.act(0, 1)
     session.judge(1, success=True)
-    assert session.supervisor.veto() == [Relabel("s-training-000001", Outcome.ABORTED, "the operator vetoed the success")]
+    assert session.supervisor.veto() == [
+        Relabel("s-training-000001", Outcome.ABORTED, "the operator vetoed the success")
+    ]
     assert session.supervisor.veto() == []
 
 
@@ -314,13 +320,22 @@ def test_in_lockstep_the_episode_begins_at_the_tick_of_the_arrival() -> None:
 def test_an_episode_begins_only_when_all_required_nodes_are_well() -> None:
     session = Session()
     session.arrive()
-    session.problems = ["observer: side: stale"]
+    session.not_ready = ["observer: side: stale"]
     session.wait(100)
     assert session.last.phase is Phase.READY
     assert "stale" in session.supervisor.waiting_for
-    session.problems = []
+    session.not_ready = []
     session.wait(0.1)
     assert session.last.phase is Phase.RUNNING
+
+
+def test_a_node_that_falls_silent_before_the_episode_begins_is_a_fault() -> None:
+    session = Session()
+    session.arrive()
+    session.not_ready = session.failed = ["recorder: silent for 5.1 s"]
+    session.wait(0.1)
+    assert session.ended() == (Outcome.FAULT, 0)
+    assert session.last.reason == "recorder: silent for 5.1 s"
 
 
 def test_an_episode_waits_for_the_learner_to_take_in_the_last_and_to_pay_its_updates() -> None:
@@ -437,7 +452,7 @@ def test_without_actions_the_episode_ends_with_a_fault_that_says_so() -> None:
 def test_a_failed_node_ends_the_episode_with_its_name() -> None:
     session = Session().run()
     session.act(0)
-    session.problems = ["recorder: the disk is full"]
+    session.failed = ["recorder: the disk is full"]
     session.wait(0.02)
     assert session.ended() == (Outcome.FAULT, 0)
     assert session.last.reason == "recorder: the disk is full"
@@ -495,14 +510,14 @@ def test_after_a_fault_nothing_goes_on_until_the_operator_starts_it_and_all_is_w
     session = Session(action_timeout=2).run()
     session.act(0)
     session.wait(3)
-    session.problems = ["observer: stale"]
+    session.not_ready = ["observer: stale"]
     session.wait(1000)
     assert session.supervisor.stage is Stage.FAULTED
     assert "no Action" in session.supervisor.waiting_for
     assert session.supervisor.start_request(session.now) == ""
     session.wait(1)
     assert session.supervisor.stage is Stage.FAULTED
-    session.problems = []
+    session.not_ready = []
     session.wait(1)
     assert (session.last.phase, session.last.episode) == (Phase.RESETTING, 2)
 
@@ -537,10 +552,10 @@ def test_a_fault_can_end_the_session_with_code_1() -> None:
 def test_where_it_is_allowed_the_session_goes_on_by_itself_when_all_is_well() -> None:
     session = Session(action_timeout=2, after_fault=AfterFault.CONTINUE).run()
     session.wait(3)
-    session.problems = ["observer: stale"]
+    session.not_ready = ["observer: stale"]
     session.wait(100)
     assert session.supervisor.stage is Stage.FAULTED
-    session.problems = []
+    session.not_ready = []
     session.wait(0.1)
     assert session.last.phase is Phase.RESETTING
 
@@ -549,7 +564,7 @@ def test_a_fault_in_the_tail_keeps_the_success_and_stops_all_the_same() -> None:
     session = Session(mode=Mode.DEMONSTRATION, operator_ends=True, reward_ends=False, tail_steps=3).run()
     session.act(0, 1)
     session.press_success(1)
-    session.problems = ["recorder: silent"]
+    session.failed = ["recorder: silent"]
     session.wait(0.02)
     assert session.ended() == (Outcome.SUCCESS, 1)
     assert session.supervisor.stage is Stage.FAULTED
@@ -595,16 +610,17 @@ class AnySession(RuleBasedStateMachine):
     def end(self, outcome: Outcome) -> None:
         self.session.do(self.session.supervisor.end_request(outcome, "asked", self.session.now)[1])
 
-    @rule(problems=st.sampled_from([[], [], ["observer: stale"]]))
-    def health(self, problems: list[str]) -> None:
-        self.session.problems = problems
+    @rule(not_ready=st.booleans(), failed=st.sampled_from([False, False, True]))
+    def health(self, not_ready: bool, failed: bool) -> None:
+        self.session.not_ready = ["observer: stale"] if not_ready or failed else []
+        self.session.failed = ["observer: silent"] if failed else []
 
     @invariant()
     def phases_follow_each_other(self) -> None:
         told = self.session.told
         allowed = {
             Phase.RESETTING: {Phase.READY, Phase.ENDED},
-            Phase.READY: {Phase.RUNNING},
+            Phase.READY: {Phase.RUNNING, Phase.ENDED},
             Phase.RUNNING: {Phase.ENDED},
             Phase.ENDED: {Phase.RESETTING},
         }

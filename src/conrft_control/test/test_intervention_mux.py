@@ -122,7 +122,10 @@ def test_a_doubled_observation_and_a_doubled_proposal_lead_to_one_action() -> No
     assert loop.observe() == []
 
 
-@pytest.mark.parametrize(("bad", "word"), [([np.nan] * 7, "finite"), ([np.inf, *[0] * 6], "finite"), ([0] * 6, "7"), ([1.2, *[0] * 6], "beyond")])
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [([np.nan] * 7, "finite"), ([np.inf, *[0] * 6], "finite"), ([0] * 6, "7"), ([1.2, *[0] * 6], "beyond")],
+)
 def test_a_proposal_that_cannot_be_followed_holds_the_arm_and_says_why(bad: list[float], word: str) -> None:
     loop = Loop()
     loop.observe()

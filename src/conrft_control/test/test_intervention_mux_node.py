@@ -32,7 +32,9 @@ class Muxed:
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
         graph.start(InterventionMuxNode, **parameters)
         # The first messages find the subscribers; they belong to another tick and count for nothing.
-        graph.say(topics.POLICY_OUTPUT, proposal_to_msg(PROPOSAL, Tick(1, 9, 9)), topics.TICK) if parameters.get("policy_expected", True) else None
+        graph.say(topics.POLICY_OUTPUT, proposal_to_msg(PROPOSAL, Tick(1, 9, 9)), topics.TICK) if parameters.get(
+            "policy_expected", True
+        ) else None
         self.push(0.0)
         self.joy(0)
         graph.until(lambda: graph.node.count_publishers(topics.ACTION) > 0)

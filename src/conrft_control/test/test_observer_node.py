@@ -28,7 +28,11 @@ class Observed:
             graph.say(topic, message)
 
     def state(self, phase: Phase, stamp_ns: int = 0, episode: int = 1) -> None:
-        self.graph.say(topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)), topics.LATCHED)
+        self.graph.say(
+            topics.EPISODE_STATE,
+            episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)),
+            topics.LATCHED,
+        )
 
     def sense(self, stamp_ns: int, leave_out: str = "-") -> None:
         for topic, message in self.robot.messages(stamp_ns).items():
@@ -60,7 +64,9 @@ def test_a_whole_tick_becomes_one_observation_with_its_stamp_and_number(lockstep
     lockstep.state(Phase.RUNNING, 100 * MS, episode=3)
     for stamp in (100 * MS, 200 * MS):
         lockstep.tick(stamp)
-    first, second = (observation_from_msg(message, {"side": (32, 24), "wrist": (16, 16)}) for message in lockstep.observations)
+    first, second = (
+        observation_from_msg(message, {"side": (32, 24), "wrist": (16, 16)}) for message in lockstep.observations
+    )
     assert [(o.stamp_ns, o.episode, o.step) for o in (first, second)] == [(100 * MS, 3, 0), (200 * MS, 3, 1)]
     np.testing.assert_allclose(first.tcp_pose, lockstep.robot.pose)
     np.testing.assert_allclose(first.tcp_twist, np.arange(6) / 10)
@@ -106,7 +112,9 @@ def test_a_tick_that_is_sent_again_is_observed_once(lockstep: Observed) -> None:
 def test_in_lockstep_a_missing_stream_is_named(lockstep: Observed) -> None:
     lockstep.state(Phase.RUNNING, 100 * MS)
     lockstep.sense(100 * MS, leave_out="wrist/")
-    lockstep.graph.until(lambda: lockstep.diagnostics and lockstep.level()[0] == 2 and "wrist: missing" in lockstep.level()[1])
+    lockstep.graph.until(
+        lambda: lockstep.diagnostics and lockstep.level()[0] == 2 and "wrist: missing" in lockstep.level()[1]
+    )
     assert lockstep.observations == []
 
 
@@ -149,7 +157,9 @@ def test_in_real_time_there_are_ten_observations_a_second(real_time: Observed) -
 
 
 @pytest.mark.parametrize(("stream", "limit"), [("side/", "0.200"), ("current_pose", "0.100"), ("gripper", "0.250")])
-def test_in_real_time_a_stale_stream_stops_the_observations_and_is_named(real_time: Observed, stream: str, limit: str) -> None:
+def test_in_real_time_a_stale_stream_stops_the_observations_and_is_named(
+    real_time: Observed, stream: str, limit: str
+) -> None:
     drive(real_time, 0.2)
     real_time.state(Phase.RUNNING)
     drive(real_time, 0.3)

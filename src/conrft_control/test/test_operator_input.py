@@ -50,7 +50,9 @@ def test_a_new_motion_starts_the_hold_time_again() -> None:
 
 
 def test_the_devices_noise_is_taken_out_of_the_motion() -> None:
-    np.testing.assert_array_equal(Takeover(SETTINGS).without_noise([0.049, -0.049, 0.05, -0.05, 1, 0]), [0, 0, 0.05, -0.05, 1, 0])
+    np.testing.assert_array_equal(
+        Takeover(SETTINGS).without_noise([0.049, -0.049, 0.05, -0.05, 1, 0]), [0, 0, 0.05, -0.05, 1, 0]
+    )
 
 
 def test_a_gripper_button_takes_over_and_is_latched_until_the_operator_lets_go() -> None:

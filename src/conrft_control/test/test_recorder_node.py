@@ -40,7 +40,9 @@ class Speaker:
         self.tick(0, episode=9)
 
     def state(self, phase: Phase, episode: int = 1, **fields: Any) -> None:
-        self.graph.say(topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, **fields)), topics.LATCHED)
+        self.graph.say(
+            topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, **fields)), topics.LATCHED
+        )
 
     def tick(self, step: int, episode: int = 1, size: int = 32, *, action: bool = True) -> None:
         tick = Tick((10 * episode + step) * TICK_NS, episode, step)
@@ -105,7 +107,9 @@ def test_an_extra_topic_is_recorded_beside(graph: Any, speaker: Speaker, tmp_pat
         assert reader.topics["/scene_state"].msgcount == 1
 
 
-def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(graph: Any, speaker: Speaker, tmp_path: Path) -> None:
+def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
+    graph: Any, speaker: Speaker, tmp_path: Path
+) -> None:
     with Recorder(graph, tmp_path) as recorder:
         speaker.connect()
         speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
@@ -141,7 +145,9 @@ def test_a_relabelled_episode_keeps_its_recording(graph: Any, speaker: Speaker, 
     assert "nobody" in future.result().message
 
 
-def test_an_episode_that_exists_already_is_an_error_and_the_old_one_stays(graph: Any, speaker: Speaker, tmp_path: Path) -> None:
+def test_an_episode_that_exists_already_is_an_error_and_the_old_one_stays(
+    graph: Any, speaker: Speaker, tmp_path: Path
+) -> None:
     (tmp_path / NAME).mkdir()
     diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
     graph.start(RecorderNode, episodes_dir=str(tmp_path))
@@ -173,7 +179,10 @@ class Recorder:
     def __init__(self, graph: Any, folder: Path, limit: Callable[[], None] | None = None) -> None:
         arguments = ["--ros-args", "-p", f"episodes_dir:={folder}"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "conrft_control.nodes.recorder_node", *arguments], preexec_fn=limit, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "conrft_control.nodes.recorder_node", *arguments],
+            preexec_fn=limit,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         graph.until(lambda: "recorder" in graph.node.get_node_names(), timeout_s=30)
 
@@ -192,7 +201,9 @@ def alone(graph: Any, tmp_path: Path) -> Iterator[Recorder]:
         yield recorder
 
 
-def test_two_sigints_in_mid_episode_leave_a_whole_aborted_bag_and_exit_code_0(graph: Any, speaker: Speaker, tmp_path: Path, alone: Recorder) -> None:
+def test_two_sigints_in_mid_episode_leave_a_whole_aborted_bag_and_exit_code_0(
+    graph: Any, speaker: Speaker, tmp_path: Path, alone: Recorder
+) -> None:
     speaker.connect()
     speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
     for step in range(4):

@@ -89,7 +89,9 @@ def test_a_slow_disk_does_not_block_the_caller(thread: RecordingThread, disk: Di
     assert thread.queued_bytes > 0
 
 
-def test_when_too_much_waits_the_episode_is_broken_off_and_says_so(thread: RecordingThread, disk: Disk, said: list[str], status: Status) -> None:
+def test_when_too_much_waits_the_episode_is_broken_off_and_says_so(
+    thread: RecordingThread, disk: Disk, said: list[str], status: Status
+) -> None:
     disk.free_again.clear()
     thread.add([Open(status(Phase.RUNNING)), *[write(100) for _ in range(20)], Finish(NAME, Outcome.SUCCESS, 1, "")])
     disk.free_again.set()
@@ -100,7 +102,9 @@ def test_when_too_much_waits_the_episode_is_broken_off_and_says_so(thread: Recor
     assert NAME in said[0]
 
 
-def test_a_full_disk_breaks_the_episode_off_and_gives_it_no_name(thread: RecordingThread, disk: Disk, said: list[str], status: Status) -> None:
+def test_a_full_disk_breaks_the_episode_off_and_gives_it_no_name(
+    thread: RecordingThread, disk: Disk, said: list[str], status: Status
+) -> None:
     disk.full_after = 1
     thread.add([Open(status(Phase.RUNNING)), write(), write(), write(), Finish(NAME, Outcome.SUCCESS, 1, "")])
     thread.close()
@@ -109,7 +113,9 @@ def test_a_full_disk_breaks_the_episode_off_and_gives_it_no_name(thread: Recordi
     assert thread.finished == []
 
 
-def test_an_episode_that_cannot_begin_is_a_problem_and_the_thread_goes_on(thread: RecordingThread, disk: Disk, status: Status) -> None:
+def test_an_episode_that_cannot_begin_is_a_problem_and_the_thread_goes_on(
+    thread: RecordingThread, disk: Disk, status: Status
+) -> None:
     disk.refuses = True
     thread.add([Open(status(Phase.RUNNING)), write()])
     disk.refuses = False if thread.close() else True
@@ -139,7 +145,9 @@ def test_an_episode_is_relabelled_after_it_was_finished(thread: RecordingThread,
     assert (label.outcome, label.reason) == (Outcome.ABORTED, "vetoed")
 
 
-def test_a_label_for_an_episode_that_is_still_being_written_is_kept_for_it(thread: RecordingThread, disk: Disk, status: Status) -> None:
+def test_a_label_for_an_episode_that_is_still_being_written_is_kept_for_it(
+    thread: RecordingThread, disk: Disk, status: Status
+) -> None:
     disk.free_again.clear()
     thread.add([Open(status(Phase.RUNNING)), write()])
     assert "when its recording is complete" in thread.relabel(NAME, Outcome.ABORTED, "vetoed")

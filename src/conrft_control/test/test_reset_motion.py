@@ -56,5 +56,7 @@ def test_at_home_with_open_gripper_nothing_is_left(task: TaskConfig, home: np.nd
         ([0, 0, 0], [0, 0, 0], np.nan, "gripper"),
     ],
 )
-def test_what_is_left_is_said(home: np.ndarray, offset: list[float], turn: list[float], opening: float, word: str) -> None:
+def test_what_is_left_is_said(
+    home: np.ndarray, offset: list[float], turn: list[float], opening: float, word: str
+) -> None:
     assert word in not_arrived(moved(home, offset, turn), opening, home, TOLERANCE)

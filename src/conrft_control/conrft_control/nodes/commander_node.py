@@ -55,7 +55,12 @@ class CommanderNode(Node):
             self, "send_gripper", True, "send gripper commands; false where another node drives the gripper"
         )
         self._commander = Commander(self._task, settings)
-        self._health = NodeHealth(self, self._report)
+        self._health = NodeHealth(
+            self,
+            self._report,
+            inputs=[topics.EPISODE_STATE, topics.ACTION, self._robot.current_pose],
+            outputs=[self._robot.target_pose],
+        )
         self._target_publisher = self.create_publisher(PoseStamped, self._robot.target_pose, topics.COMMAND)
         self._gripper_publisher = (
             self.create_publisher(Float64MultiArray, self._robot.gripper_command, topics.COMMAND)

@@ -42,7 +42,7 @@ class InterventionMuxNode(Node):
         self._last: Decision | None = None
         self._frame = "base"
         self._publisher = self.create_publisher(Action, topics.ACTION, topics.TICK)
-        self._health = NodeHealth(self, self._report)
+        self._health = NodeHealth(self, self._report, inputs=self._inputs(settings), outputs=[topics.ACTION])
         # The twist before the buttons: where both wait to be read, the twist of a tick is read first.
         self.create_subscription(Twist, topics.SPACENAV_TWIST, self._on_twist, qos.device(settings.lockstep))
         self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(settings.lockstep))
@@ -175,6 +175,17 @@ class InterventionMuxNode(Node):
         )
         # In lockstep the buttons' stamp says that the twist is the tick's own.
         return 0.0 if self.get_parameter("lockstep").value else timeout
+
+    def _inputs(self, settings: MuxSettings) -> list[str]:
+        """Topics without which no tick can be decided."""
+        inputs = [topics.OBSERVATION]
+        if settings.policy_expected:
+            inputs.append(topics.POLICY_OUTPUT)
+        if settings.lockstep and settings.operator_expected:
+            inputs += [topics.SPACENAV_TWIST, topics.SPACENAV_JOY]
+        if settings.lockstep and settings.reward_expected:
+            inputs.append(topics.REWARD)
+        return inputs
 
     def _clocks(self) -> tuple[int, float]:
         return self.get_clock().now().nanoseconds, time.monotonic()

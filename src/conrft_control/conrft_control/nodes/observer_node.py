@@ -72,7 +72,7 @@ class ObserverNode(Node):
         self._problem = ""
         self._published = 0
         self._assembler = TickAssembler(self._subscribe())
-        self._health = NodeHealth(self, self._report)
+        self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE], outputs=[topics.OBSERVATION])
         self._publisher = self.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
         if self._lockstep:
@@ -192,7 +192,9 @@ class ObserverNode(Node):
         problem = self._problem
         if self._lockstep:
             problem = "; ".join(self._assembler.missing(time.monotonic(), self._patience)) or problem
-        if problem:
+        if silent := self._assembler.silent():
+            self._health.say(Level.STALE, f"nothing received yet from {', '.join(silent)}")
+        elif problem:
             self._health.say(Level.ERROR, f"no Observation: {problem}")
         else:
             self._health.say(Level.OK, "all streams are fresh", {"observations": self._published})

@@ -71,7 +71,7 @@ class RecorderNode(Node):
         self._extra = [self._extra_topic(text) for text in extra if text]
         self._episode_id = ""
         self._sorter = EpisodeSorter(late_s, lambda status: bytes(serialize_message(episode_status_to_msg(status))))
-        self._health = NodeHealth(self, self._report)
+        self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE, topics.OBSERVATION, topics.ACTION])
         self._salvage()
         self._thread = RecordingThread(self._open_writer, capacity_mib * 2**20, self.get_logger().error)
         self._connect()

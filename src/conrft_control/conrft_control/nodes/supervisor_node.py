@@ -39,7 +39,6 @@ from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
 
 _STEP_S = 0.02
-_IN_EPISODE = (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
 
 
 class SupervisorNode(Node):
@@ -87,7 +86,8 @@ class SupervisorNode(Node):
         self._gripper: JointState | None = None
         self._scene_future: Future | None = None
         self._begun = False
-        self._health = NodeHealth(self, self._report)
+        inputs = [topics.ACTION, *([topics.REWARD] if self._supervisor.settings.reward_expected else [])]
+        self._health = NodeHealth(self, self._report, inputs=inputs, outputs=[topics.EPISODE_STATE])
         self._connect()
 
     def _declare_settings(self) -> SupervisorSettings:
@@ -327,13 +327,12 @@ class SupervisorNode(Node):
             self._begun = True
             self._carry_out(supervisor.begin(now))
         self._call_scene_when_served()
-        in_episode = supervisor.stage in _IN_EPISODE
-        problems = (
-            self._board.failed(now.wall_s, supervisor.settings.error_patience)
-            if in_episode
-            else self._board.not_ready(now.wall_s)
-        )
-        self._carry_out(supervisor.on_time(problems, now))
+        patience = supervisor.settings.error_patience
+        not_ready = self._health.missing + self._board.not_ready(now.wall_s)
+        failed = self._board.failed(now.wall_s, patience)
+        if supervisor.stage is Stage.READY:
+            failed = self._board.silent(now.wall_s)
+        self._carry_out(supervisor.on_time(not_ready, failed, now))
         # In lockstep the tick after a reset came before the news that the arm is to go home, and nothing else comes.
         self._check_arrival()
 
@@ -358,8 +357,7 @@ class SupervisorNode(Node):
         if status.outcome is not Outcome.NONE:
             takeovers, ticks = self._supervisor.interventions
             text += f" {status.outcome.name} at step {status.final_step}, {takeovers} interventions ({ticks} ticks)"
-        log = self.get_logger()
-        (log.error if status.outcome is Outcome.FAULT else log.info)(f"{text} {status.reason}".rstrip())
+        self._log(f"{text} {status.reason}".rstrip(), bad=status.outcome is Outcome.FAULT)
         self._report()
 
     def _call_scene_when_served(self) -> None:
@@ -390,12 +388,18 @@ class SupervisorNode(Node):
 
     def _on_relabelled(self, future: Future) -> None:
         response = future.result()
-        (self.get_logger().info if response.success else self.get_logger().error)(response.message)
+        self._log(response.message, bad=not response.success)
 
     def _quit(self, effect: core.Quit) -> None:
-        log = self.get_logger()
-        (log.error if effect.exit_code else log.info)(effect.message)
+        self._log(effect.message, bad=effect.exit_code != 0)
         raise StopRequested(effect.exit_code)
+
+    def _log(self, message: str, *, bad: bool) -> None:
+        # Two lines, because rclpy allows one severity for each line that logs.
+        if bad:
+            self.get_logger().error(message)
+        else:
+            self.get_logger().info(message)
 
     def _report(self) -> None:
         supervisor = self._supervisor
@@ -408,7 +412,9 @@ class SupervisorNode(Node):
             "operator_ticks": ticks,
         }
         if supervisor.stage is Stage.FAULTED:
-            self._health.say(Level.ERROR, supervisor.waiting_for or "fault", values)
+            self._health.say(Level.ERROR, f"waits after a fault: {supervisor.reason}", values)
+        elif supervisor.stage is Stage.READY and supervisor.waiting_for and self._board.not_ready(time.monotonic()):
+            self._health.say(Level.WARN, f"READY: waits for {supervisor.waiting_for}", values)
         else:
             self._health.say(Level.OK, f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": "), values)
 

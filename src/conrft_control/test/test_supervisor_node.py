@@ -1,0 +1,225 @@
+"""The supervisor as a node: services, buttons, diagnostics and the scene."""
+
+from typing import Any
+
+import pytest
+from conrft_control.nodes.running import StopRequested
+from conrft_control.nodes.supervisor_node import SupervisorNode
+from conrft_data import topics
+from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_to_stamp
+from conrft_data.ticks import EpisodeStatus, Tick
+from conrft_data.types import ActionSource, Command, Outcome, Phase
+from conrft_msgs.msg import EpisodeState
+from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Joy
+from std_srvs.srv import Trigger
+
+
+class Supervised:
+    """A supervisor in real time, with a robot at home and the rest of the graph played by the test."""
+
+    def __init__(self, graph: Any, robot: Any, files: dict[str, str], **parameters: Any) -> None:
+        self.graph, self.robot = graph, robot
+        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.LATCHED)
+        self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+        parameters = {"required_nodes": [""], "session": "s", "mode": "demonstration", "tail_steps": 0} | parameters
+        graph.start(SupervisorNode, **files, **parameters)
+        self.act(0, episode=99)
+
+    @property
+    def last(self) -> EpisodeStatus | None:
+        return episode_status_from_msg(self.states[-1]) if self.states else None
+
+    def reach(self, phase: Phase, episode: int = 1, timeout_s: float = 10.0) -> EpisodeStatus:
+        def there() -> bool:
+            self.sense()
+            self.graph.spin(0.02)
+            return find() is not None
+
+        def find() -> EpisodeStatus | None:
+            said = [episode_status_from_msg(state) for state in self.states]
+            return next((status for status in said if (status.phase, status.episode) == (phase, episode)), None)
+
+        self.graph.until(there, timeout_s)
+        status = find()
+        assert status is not None
+        return status
+
+    def sense(self) -> None:
+        messages = self.robot.messages(self.graph.now_ns())
+        for topic in ("current_pose", "gripper/joint_states"):
+            self.graph.say(topic, messages[topic])
+
+    def act(self, step: int, episode: int = 1) -> None:
+        command = Command(action=[0.0] * 7, source=ActionSource.OPERATOR)  # type: ignore[arg-type]
+        self.graph.say(topics.ACTION, command_to_msg(command, Tick(self.graph.now_ns(), episode, step)), topics.TICK)
+        self.graph.spin(0.03)
+
+    def press(self, button: int) -> None:
+        for down in (0, 1, 0):
+            message = Joy(buttons=[down if index == button else 0 for index in range(6)])
+            message.header.stamp = ns_to_stamp(self.graph.now_ns())
+            self.graph.say(topics.SPACENAV_JOY, message)
+            self.graph.spin(0.03)
+
+    def call(self, kind: Any, name: str, **fields: Any) -> Any:
+        client = self.graph.node.create_client(kind, name)
+        self.graph.until(client.service_is_ready)
+        future = client.call_async(kind.Request(**fields))
+        self.graph.until(future.done)
+        return future.result()
+
+
+@pytest.fixture
+def supervised(graph: Any, robot: Any, files: dict[str, str]) -> Supervised:
+    return Supervised(graph, robot, files)
+
+
+def test_an_arm_at_home_with_open_gripper_lets_the_episode_run(supervised: Supervised) -> None:
+    supervised.robot.opening = 0.3
+    supervised.reach(Phase.RESETTING)
+    for _ in range(10):
+        supervised.sense()
+        supervised.graph.spin(0.02)
+    assert supervised.last is not None
+    assert supervised.last.phase is Phase.RESETTING
+    supervised.robot.opening = 1.0
+    status = supervised.reach(Phase.RUNNING)
+    assert (status.episode_id, status.task) == ("s-demonstration-000001", "pick_banana")
+
+
+def test_the_success_button_ends_a_demonstration(supervised: Supervised) -> None:
+    supervised.reach(Phase.RUNNING)
+    for step in range(3):
+        supervised.act(step)
+    supervised.press(2)
+    supervised.act(3)
+    status = supervised.reach(Phase.ENDED)
+    assert (status.outcome, status.final_step) == (Outcome.SUCCESS, 3)
+
+
+def test_the_abort_button_and_the_service_abort(supervised: Supervised) -> None:
+    supervised.reach(Phase.RUNNING)
+    supervised.act(0)
+    supervised.press(3)
+    assert supervised.reach(Phase.ENDED).outcome is Outcome.ABORTED
+    supervised.reach(Phase.RUNNING, 2)
+    supervised.act(0, episode=2)
+    response = supervised.call(EndEpisode, topics.END_EPISODE, outcome=int(Outcome.ABORTED), reason="it fell")
+    assert response.success
+    status = supervised.reach(Phase.ENDED, 2)
+    assert (status.outcome, status.reason) == (Outcome.ABORTED, "it fell")
+
+
+def test_an_episode_that_does_not_run_cannot_be_ended(supervised: Supervised) -> None:
+    response = supervised.call(EndEpisode, topics.END_EPISODE, outcome=int(Outcome.ABORTED))
+    assert not response.success
+    assert response.message == "no episode is running"
+    assert not supervised.call(EndEpisode, topics.END_EPISODE, outcome=77).success
+
+
+def test_the_veto_button_asks_the_recorder_to_relabel_the_last_episode(supervised: Supervised) -> None:
+    asked: list[RelabelEpisode.Request] = []
+
+    def relabel(request: Any, response: Any) -> Any:
+        asked.append(request)
+        response.success = True
+        return response
+
+    supervised.graph.node.create_service(RelabelEpisode, topics.RELABEL_EPISODE, relabel)
+    supervised.reach(Phase.RUNNING)
+    supervised.act(0)
+    supervised.act(1)
+    supervised.press(2)
+    supervised.act(2)
+    supervised.reach(Phase.ENDED)
+    supervised.press(4)
+    supervised.graph.until(lambda: asked)
+    assert (asked[0].episode_id, asked[0].outcome) == ("s-demonstration-000001", int(Outcome.ABORTED))
+
+
+def test_the_start_service_starts_a_waiting_episode(graph: Any, robot: Any, files: dict[str, str]) -> None:
+    supervised = Supervised(graph, robot, files, wait_for_start=True)
+    supervised.reach(Phase.READY)
+    graph.spin(0.3)
+    assert supervised.last is not None
+    assert supervised.last.phase is Phase.READY
+    assert supervised.call(Trigger, topics.START_EPISODE).success
+    supervised.reach(Phase.RUNNING)
+
+
+def test_an_episode_waits_for_a_required_node_and_a_silent_one_is_a_fault(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, required_nodes=["policy"], node_timeout=1.5)
+    supervised.reach(Phase.READY)
+    graph.spin(0.3)
+    assert supervised.last is not None
+    assert supervised.last.phase is Phase.READY
+    graph.say(topics.DIAGNOSTICS, DiagnosticArray(status=[DiagnosticStatus(name="policy", level=b"\x00")]))
+    supervised.reach(Phase.RUNNING)
+    status = supervised.reach(Phase.ENDED)
+    assert status.outcome is Outcome.FAULT
+    assert "policy: silent" in status.reason
+    own = [array.status[0] for array in supervised.diagnostics if array.status[0].name == "supervisor"]
+    assert "policy: silent" in own[-1].message
+    assert supervised.call(Trigger, topics.START_EPISODE).success  # granted, but the policy is still silent
+    graph.spin(0.3)
+    assert supervised.last.phase is Phase.ENDED
+
+
+def test_without_actions_the_episode_is_a_fault(graph: Any, robot: Any, files: dict[str, str]) -> None:
+    supervised = Supervised(graph, robot, files, action_timeout=0.3)
+    supervised.reach(Phase.RUNNING)
+    status = supervised.reach(Phase.ENDED)
+    assert (status.outcome, status.reason[:12]) == (Outcome.FAULT, "no Action fo")
+
+
+def test_an_arm_that_is_not_at_home_in_time_is_a_fault_with_its_distance(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    robot.pose[0] += 0.05
+    supervised = Supervised(graph, robot, files, reset_timeout=0.5)
+    status = supervised.reach(Phase.ENDED)
+    assert status.outcome is Outcome.FAULT
+    assert "50.0 mm" in status.reason
+
+
+def test_the_scene_is_reset_with_seed_and_episode(graph: Any, robot: Any, files: dict[str, str]) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def reset(request: Any, response: Any) -> Any:
+        asked.append((request.seed, request.episode))
+        response.success = True
+        return response
+
+    supervised = Supervised(graph, robot, files, scene_reset=True, seed=5)
+    graph.spin(0.2)
+    assert supervised.last is None
+    graph.node.create_service(ResetScene, topics.RESET_SCENE, reset)
+    supervised.reach(Phase.RUNNING)
+    assert asked == [(5, 1)]
+
+
+def test_a_scene_that_nobody_resets_is_a_fault(graph: Any, robot: Any, files: dict[str, str]) -> None:
+    supervised = Supervised(graph, robot, files, scene_reset=True, scene_timeout=0.3)
+    assert "scene was not reset" in supervised.reach(Phase.ENDED).reason
+
+
+def test_after_the_last_episode_it_stops_with_code_0(graph: Any, robot: Any, files: dict[str, str]) -> None:
+    supervised = Supervised(graph, robot, files, episodes=1)
+    supervised.reach(Phase.RUNNING)
+    supervised.act(0)
+    supervised.act(1)
+    supervised.press(2)
+    supervised.act(2)
+    with pytest.raises(StopRequested) as stopped:
+        graph.spin(3)
+    assert stopped.value.exit_code == 0
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "fun"}, {"success_from": ["oracle"]}, {"after_fault": "ignore"}])
+def test_wrong_parameters_are_refused(graph: Any, files: dict[str, str], wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="fun|oracle|ignore"):
+        graph.start(SupervisorNode, **files, **wrong)
