@@ -18,5 +18,7 @@ setup(
     description="Binary success classifier: model, training from recorded episodes, and the node that judges.",
     license="Apache-2.0",
     tests_require=["pytest"],
-    entry_points={"console_scripts": ["reward_node = conrft_reward.nodes.reward_node:main"]},
+    entry_points={
+        "console_scripts": [f"{name} = {PACKAGE}.nodes.reward_node:main" for name in ("reward", "reward_node")]
+    },
 )
