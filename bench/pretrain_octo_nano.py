@@ -44,7 +44,6 @@ UNITS = {"banana": LENGTH_UNIT, "plate": LENGTH_UNIT, "height": LENGTH_UNIT}
 HELD_OUT = 0.06  # share of rollouts
 EMA_DECAY = 0.97  # at each meeting of the workers
 SYNC_STEPS = 16
-SINGLE_FRAME_SHARE = 0.6  # of training, at its start, with the older frame padded
 RIDGE = 1e-6  # of the probe, for each sample
 
 
@@ -204,7 +203,7 @@ def train(
         warm, progress = min(1.0, (step + 1) / 200), step / steps
         for group in optimiser.param_groups:
             group["lr"] = args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        count = 1 if progress < SINGLE_FRAME_SHARE else 2
+        count = 1 if progress < args.single_frame else 2
         batch = load_batch(frames, np.sort(rng.choice(rows, args.batch)), count=count)
         terms = objective(model, heads, batch, language)
         optimiser.zero_grad(set_to_none=True)
@@ -256,6 +255,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="training processes, one thread each")
     compiled = "torch.compile: twice as fast, needs a C++ compiler"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
+    single = "share of training, at its start, with the older frame padded, which costs half (default: %(default)s)"
+    parser.add_argument("--single-frame", type=float, default=0.6, help=single)
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("--out", type=Path, default=models_folder() / "octo-nano")
     return parser.parse_args()
