@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 
 class ButtonPresses:
-    """Turns the state of buttons into presses. A button that is held, or was held when it was first seen, is not a press."""
+    """Turns the state of buttons into presses.
+
+    A button that is held, or was held when it was first seen, is not a press.
+    """
 
     def __init__(self, debounce_s: float) -> None:
         """``debounce_s``: a second press within this time of the first is chatter."""

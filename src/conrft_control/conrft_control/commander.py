@@ -1,4 +1,4 @@
-"""What the arm is told: the reference pose in an episode, the way home between two, and holding still whenever something is wrong."""
+"""What the arm is told: Actions in an episode, the way home between two, and to hold whenever something is wrong."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ class _Pose:
 
 
 class GripperCommand:
-    """The opening that the gripper was told last: commands go out on change only, because each is a goal that takes the gripper a second."""
+    """The opening that the gripper was told last.
+
+    Commands go out on change only, because each is a goal that takes the gripper a second.
+    """
 
     def __init__(self) -> None:
         self.wanted: float | None = None
@@ -86,7 +89,10 @@ class GripperCommand:
 
 
 class Commander:
-    """Turns Actions into targets. Every method returns the target to publish now, or None; `problem` says why the arm holds."""
+    """Turns Actions into targets.
+
+    Every method returns the target to publish now, or None; ``problem`` says why the arm holds.
+    """
 
     def __init__(self, task: TaskConfig, settings: CommanderSettings) -> None:
         self.settings = settings
@@ -241,7 +247,8 @@ class Commander:
         if self.settings.lockstep:
             if measured.stamp_ns < self._status.stamp_ns or opening_ns != measured.stamp_ns or self._arrived:
                 return None
-            # The supervisor judges the same two numbers alike, so both know at which tick the arm has arrived, and simulated time stands still there.
+            # The supervisor judges the same two numbers alike, so both know at which tick the arm has arrived, and
+            # simulated time stands still there.
             tolerance = self.settings.tolerance
             opening = opening if self._has_gripper else 1.0
             self._arrived = not not_arrived(measured.pose, opening, self._reset_motion.goal, tolerance)

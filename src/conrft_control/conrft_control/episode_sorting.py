@@ -71,14 +71,18 @@ class _Recording:
 
 
 class EpisodeSorter:
-    """Sorts the stream of messages into episodes. Every event returns the jobs for the writer, in order. ``wall_s`` is monotonic."""
+    """Sorts the stream of messages into episodes.
+
+    Every event returns the jobs for the writer, in order. ``wall_s`` is monotonic.
+    """
 
     def __init__(self, late_s: float, pack_status: Callable[[EpisodeStatus], bytes]) -> None:
         """Makes a sorter.
 
         Args:
             late_s: an ended episode waits so long for the messages of its final step.
-            pack_status: serializes the state that this recorder itself has to write when it is stopped in the middle of an episode.
+            pack_status: serializes the state that this recorder itself has to write when it is stopped in the middle of
+                an episode.
         """
         self._late_s = late_s
         self._pack_status = pack_status

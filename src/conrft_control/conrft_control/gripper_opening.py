@@ -11,7 +11,8 @@ from conrft_data.conversion import MessageError
 def gripper_opening(finger_positions: Sequence[float], max_width: float, source: str = "gripper") -> float:
     """Distance between the fingers over ``max_width`` (m), 0 closed .. 1 open.
 
-    ``finger_positions``: m from closed, of each finger. Raises MessageError without a finger or at a number that is not finite.
+    ``finger_positions``: m from closed, of each finger. Raises MessageError without a finger or at a number that is not
+    finite.
     """
     width = math.fsum(finger_positions)
     if not len(finger_positions) or not math.isfinite(width):

@@ -30,7 +30,10 @@ class _Report:
 
 
 class HealthBoard:
-    """Keeps the last word of each required node. All times are monotonic wall time: a simulator's clock may stand still."""
+    """Keeps the last word of each required node.
+
+    All times are monotonic wall time: a simulator's clock may stand still.
+    """
 
     def __init__(self, required: Sequence[str], silence_s: float) -> None:
         """``required``: node names; ``silence_s``: a node that said nothing for so long has died or hangs."""

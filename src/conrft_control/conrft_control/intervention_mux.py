@@ -30,7 +30,8 @@ class MuxSettings:
     Attributes:
         policy_expected: a policy proposes actions; without one only the operator moves the arm.
         operator_expected: lockstep: each tick waits for the operator's buttons of that tick.
-        reward_expected: lockstep: each tick waits for the reward node too, so that the simulator cannot run away from it.
+        reward_expected: lockstep: each tick waits for the reward node too, so that the simulator cannot run away from
+            it.
         lockstep: ROS time stands still while the tick is decided, so the deadline is the wall-clock guard.
         deadline_s: ROS time after the Observation's stamp.
         guard_s: wall time after the Observation, for when ROS time stands still.
@@ -74,7 +75,8 @@ class _OpenTick:
 class InterventionMux:
     """Decides each Observation exactly once, however late, doubled or out of order everything else comes.
 
-    Every method returns the decisions that it led to, oldest first. ``wall_s`` is a monotonic clock, ``now_ns`` ROS time.
+    Every method returns the decisions that it led to, oldest first. ``wall_s`` is a monotonic clock, ``now_ns`` ROS
+    time.
     """
 
     def __init__(self, settings: MuxSettings) -> None:

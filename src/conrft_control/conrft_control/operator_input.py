@@ -19,7 +19,8 @@ class TakeoverSettings:
     """When a hand on the device takes over and when it lets go.
 
     Attributes:
-        deadband: an axis below this counts as zero; the device's own noise at rest. All three are fractions of a full action.
+        deadband: an axis below this counts as zero; the device's own noise at rest. All three are fractions of a full
+            action.
         enter: an axis at or above this takes over.
         leave: below this, on every axis, the hand rests; lower than ``enter`` so that the control does not flutter.
         hold_ticks: ticks for which the operator keeps control after the last motion.
@@ -57,7 +58,10 @@ class Takeover:
         return np.where(np.abs(values) < self.settings.deadband, 0.0, values)
 
     def update(self, axes: Float64, gripper: float) -> bool:
-        """One tick: ``axes`` ``(6,)`` without noise, ``gripper`` CLOSE, OPEN or KEEP (no button). Returns whether the operator drives this tick."""
+        """One tick; returns whether the operator drives it.
+
+        ``axes``: ``(6,)`` without noise; ``gripper``: CLOSE, OPEN or KEEP (no button).
+        """
         motion = float(np.max(np.abs(axes)))
         if gripper != KEEP or motion >= self.settings.enter:
             self.driving, self._resting_ticks = True, 0
@@ -75,10 +79,12 @@ class DeviceSettings:
     """How the device's axes and buttons are read.
 
     Attributes:
-        axes: for each of the six base-frame axes (translation xyz, rotation xyz) the device's axis, from 1, negative to turn its direction.
+        axes: for each of the six base-frame axes (translation xyz, rotation xyz) the device's axis, from 1, negative to
+            turn its direction.
         translation_gain, rotation_gain: device units to full actions.
         close_button, open_button: index in ``Joy.buttons``; -1: not assigned.
-        timeout_s: a twist older than this counts as zero (a device that was unplugged must not go on pushing); 0: never.
+        timeout_s: a twist older than this counts as zero (a device that was unplugged must not go on pushing); 0:
+            never.
     """
 
     axes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -120,7 +126,10 @@ class OperatorDevice:
         self._pressed = self._held or self._pressed
 
     def axes(self, now_ns: int) -> Float64:
-        """``(6,)`` in the base frame, in full actions, not clipped; zeros when the device went silent, NaN where it sent NaN."""
+        """``(6,)`` in the base frame, in full actions, not clipped.
+
+        Zeros when the device went silent, NaN where it sent NaN.
+        """
         timeout_ns = round(self.settings.timeout_s * 1e9)
         if self._twist_ns is None or (timeout_ns and now_ns - self._twist_ns > timeout_ns):
             return np.zeros(6)
@@ -136,6 +145,9 @@ class OperatorDevice:
 
 
 def end_effector_action(axes: Float64, orientation: ArrayLike, gripper: float) -> Float64:
-    """The action ``(7,)`` in [-1, 1] of base-frame ``axes`` ``(6,)``: rotated into the end-effector frame of ``orientation`` ``(4,)``, then clipped."""
+    """The action ``(7,)`` in [-1, 1] of base-frame ``axes`` ``(6,)``.
+
+    Rotated into the end-effector frame of ``orientation`` ``(4,)``, both halves alike, then clipped.
+    """
     turned = rotations.rotate_blocks(rotations.inverse(orientation), axes)
     return np.clip(np.append(turned, gripper), -1.0, 1.0)

@@ -32,7 +32,10 @@ class Writer(Protocol):
 
 
 class RecordingThread:
-    """Carries out jobs in order. An episode whose recording fails is broken off and stays on the disk as a leftover: nothing half gets a final name."""
+    """Carries out jobs in order.
+
+    An episode whose recording fails is broken off and stays on the disk as a leftover: nothing half gets a final name.
+    """
 
     def __init__(
         self, open_writer: Callable[[EpisodeStatus], Writer], capacity_bytes: int, say: Callable[[str], None]
@@ -51,6 +54,7 @@ class RecordingThread:
         self._writers: dict[str, Writer] = {}
         self._labels: dict[str, tuple[Outcome, str]] = {}
         self._pending: set[str] = set()
+        self._finishing: list[str] = []
         self._finished: list[Path] = []
         self._overflowed: set[str] = set()
         self._problems: dict[str, str] = {}
@@ -92,11 +96,18 @@ class RecordingThread:
                 self.queued_bytes += len(job.raw)
         elif isinstance(job, Open):
             self._pending.add(job.status.episode_id)
+        elif isinstance(job, Finish):
+            self._finishing.append(job.episode_id)
         self._jobs.append(job)
 
     def relabel(self, episode_id: str, outcome: Outcome, reason: str) -> str:
-        """Changes the outcome of an episode, at once or when its bag is complete; empty: the last finished one. Returns what was done; raises BagError."""
+        """Changes the outcome of an episode, at once or when its bag is complete; returns what was done.
+
+        ``episode_id``: empty for the last finished one. Raises BagError when there is no such episode.
+        """
         with self._changed:
+            if not episode_id and self._finishing:
+                episode_id = self._finishing[-1]
             if episode_id in self._pending:
                 self._labels[episode_id] = (outcome, reason)
                 return f"{episode_id} will be relabelled {outcome.name} when its recording is complete"
@@ -162,6 +173,7 @@ class RecordingThread:
             self._say(f"{job.episode_id} has gaps: {job.remark}")
         with self._changed:
             self._pending.discard(job.episode_id)
+            self._finishing.remove(job.episode_id)
             self._finished.append(bag)
             label = self._labels.pop(job.episode_id, None)
         if label is not None:
@@ -170,6 +182,7 @@ class RecordingThread:
     def _break_off(self, episode_id: str, reason: str) -> None:
         with self._changed:
             self._pending.discard(episode_id)
+            self._finishing = [name for name in self._finishing if name != episode_id]
             self._problems.setdefault(episode_id, reason)
         self._say(f"{episode_id} is not recorded whole: {reason}")
         writer = self._writers.pop(episode_id, None)

@@ -33,7 +33,10 @@ def reset_pose(reset: Reset) -> Float64:
 
 
 def not_arrived(pose: ArrayLike, gripper_opening: float, goal: Float64, tolerance: ResetTolerance) -> str:
-    """What still separates the measured ``pose`` ``(7,)`` and gripper from the start of an episode, in words; empty when nothing does."""
+    """What still separates the arm from the start of an episode, in words; empty when nothing does.
+
+    ``pose``: ``(7,)`` measured; ``gripper_opening``: measured, 0 closed .. 1 open; ``goal``: ``(7,)`` reset pose.
+    """
     measured = np.asarray(pose, dtype=np.float64)
     distance = float(np.linalg.norm(measured[:3] - goal[:3]))
     angle = rotations.angle_between(measured[3:], goal[3:])

@@ -22,7 +22,8 @@ class _Stream:
 class TickAssembler:
     """Keeps the newest sample of each sensor stream.
 
-    In lockstep a tick is complete when every stream carries one stamp. In real time every stream may be as old as its limit, measured from its own stamp.
+    In lockstep a tick is complete when every stream carries one stamp. In real time every stream may be as old as its
+    limit, measured from its own stamp.
     Samples are kept as they come: nothing is copied.
     """
 
@@ -33,7 +34,7 @@ class TickAssembler:
         self._streams = {name: _Stream(max_age_ns=round(age * 1e9)) for name, age in max_age_s.items()}
 
     def put(self, name: str, stamp_ns: int, sample: Any, wall_s: float = 0.0) -> None:
-        """Takes a sample of stream ``name``; one that is older than what is there arrived out of order and is passed over.
+        """Takes a sample of stream ``name``; one that arrived out of order is passed over.
 
         One that is older by more than a second comes from a simulator that was started again, and counts.
         """
@@ -68,7 +69,7 @@ class TickAssembler:
         return problems
 
     def missing(self, wall_s: float, patience_s: float) -> list[str]:
-        """One sentence for each stream that keeps a lockstep tick from being complete for longer than ``patience_s`` of wall time."""
+        """One sentence for each stream that keeps a lockstep tick open for longer than ``patience_s`` of wall time."""
         newest = max(stream.stamp_ns for stream in self._streams.values())
         last_arrival = max(stream.arrived_s for stream in self._streams.values())
         problems = [f"{name}: nothing received yet" for name, stream in self._streams.items() if stream.sample is None]

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from conrft_data import rotations
-from conrft_data.config import TaskConfig
-from conrft_data.conversion import ns_to_stamp, pose_to_msg, twist_to_msg, wrench_to_msg
-from conrft_data.images import array_to_image
-from conrft_data.ticks import EpisodeStatus
-from conrft_data.types import Mode, Outcome, Phase
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
+
+from conrft_data import rotations
+from conrft_data.config import TaskConfig
+from conrft_data.conversion import ns_to_stamp, pose_to_msg, twist_to_msg, wrench_to_msg
+from conrft_data.images import array_to_image
+from conrft_data.ticks import EpisodeStatus
+from conrft_data.types import Mode, Outcome, Phase
 
 TASK = {
     "name": "pick_banana",
@@ -65,11 +66,11 @@ def make_status(phase: Phase, episode: int = 1, **fields: object) -> EpisodeStat
         "instruction": "put the banana on the plate",
         "message_version": 1,
     }
-    return EpisodeStatus(**(known | fields))  # type: ignore[arg-type]
+    return EpisodeStatus(**(known | fields))
 
 
 @pytest.fixture
-def status():  # type: ignore[no-untyped-def]
+def status() -> Callable[..., EpisodeStatus]:
     """Makes a state of the supervisor: status(Phase.RUNNING, episode=2)."""
     return make_status
 

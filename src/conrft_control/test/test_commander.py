@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from conrft_control.commander import Commander, CommanderSettings, GripperCommand, Target
 from conrft_data.config import TaskConfig
 from conrft_data.ticks import EpisodeStatus, Tick
@@ -38,6 +39,11 @@ def running(commander: Commander, status: Status, pose: np.ndarray, stamp_ns: in
     return commander
 
 
+def moved(pose: np.ndarray, x: float = 0, y: float = 0) -> np.ndarray:
+    """``pose`` shifted in the base frame, metres."""
+    return pose + np.array([x, y, 0, 0, 0, 0, 0])
+
+
 def tick(step: int, episode: int = 1) -> Tick:
     return Tick(step * TICK_NS, episode, step)
 
@@ -52,18 +58,18 @@ def test_an_action_moves_the_reference_and_the_target_carries_the_ticks_stamp(
 ) -> None:
     target = some(running(lockstep, status, home).on_action(tick(0), FORWARD, 0))
     assert target.stamp_ns == 0
-    np.testing.assert_allclose(target.pose[:3], home[:3] + [0.03, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(target.pose[:3], moved(home, 0.03)[:3], atol=1e-6)
 
 
 def test_a_hold_publishes_the_reference_again_under_the_new_stamp(
     lockstep: Commander, status: Status, home: np.ndarray
 ) -> None:
     running(lockstep, status, home)
-    moved = some(lockstep.on_action(tick(0), FORWARD, 0))
+    target = some(lockstep.on_action(tick(0), FORWARD, 0))
     lockstep.on_pose(TICK_NS, home)
     held = some(lockstep.on_action(tick(1), HOLD, TICK_NS))
     assert held.stamp_ns == TICK_NS
-    np.testing.assert_array_equal(held.pose, moved.pose)
+    np.testing.assert_array_equal(held.pose, target.pose)
 
 
 def test_each_tick_is_answered_once(lockstep: Commander, status: Status, home: np.ndarray) -> None:
@@ -132,7 +138,7 @@ def test_before_the_supervisor_has_spoken_the_robot_is_not_commanded(real_time: 
 def test_resetting_leads_the_arm_home_and_opens_the_gripper(
     lockstep: Commander, status: Status, home: np.ndarray
 ) -> None:
-    pose = home + [0, 0.05, 0, 0, 0, 0, 0]
+    pose = moved(home, 0, 0.05)
     lockstep.on_status(status(Phase.RESETTING), 0)
     assert lockstep.gripper.due == 1.0
     for step in range(20):
@@ -160,7 +166,7 @@ def test_in_lockstep_the_arm_waits_at_home_until_the_gripper_is_open(
 def test_in_lockstep_ticks_from_before_the_reset_are_not_answered(
     lockstep: Commander, status: Status, home: np.ndarray
 ) -> None:
-    pose = home + [0, 0.05, 0, 0, 0, 0, 0]
+    pose = moved(home, 0, 0.05)
     lockstep.on_pose(0, pose)
     lockstep.on_gripper(0, 1.0)
     assert lockstep.on_status(status(Phase.RESETTING, stamp_ns=TICK_NS), TICK_NS) is None
@@ -174,7 +180,7 @@ def test_a_new_episode_starts_its_reference_at_the_measured_pose(
     running(lockstep, status, home)
     lockstep.on_action(tick(0), FORWARD, 0)
     lockstep.on_status(status(Phase.ENDED), 0)
-    elsewhere = home + [0, 0.1, 0, 0, 0, 0, 0]
+    elsewhere = moved(home, 0, 0.1)
     lockstep.on_pose(TICK_NS, elsewhere)
     lockstep.on_status(status(Phase.RUNNING, episode=2), TICK_NS)
     target = some(lockstep.on_action(Tick(TICK_NS, 2, 0), HOLD, TICK_NS))
@@ -191,7 +197,7 @@ def test_in_real_time_the_pose_at_the_tick_turns_the_action_not_a_newer_one(
     upright = np.array([*home[:3], 0, 0, 0, 1])
     real_time.on_pose(50 * MS, upright)
     target = some(real_time.on_action(tick(0), command(0, 1.0), 60 * MS))
-    np.testing.assert_allclose(target.pose[:3], home[:3] + [0, -0.03, 0], atol=1e-6)
+    np.testing.assert_allclose(target.pose[:3], moved(home, 0, -0.03)[:3], atol=1e-6)
 
 
 def test_between_episodes_the_held_target_is_repeated_ten_times_a_second(
@@ -207,13 +213,13 @@ def test_without_actions_for_150_ms_the_arm_holds_and_says_so(
     real_time: Commander, status: Status, home: np.ndarray
 ) -> None:
     running(real_time, status, home)
-    moved = some(real_time.on_action(tick(0), FORWARD, 10 * MS))
+    followed = some(real_time.on_action(tick(0), FORWARD, 10 * MS))
     real_time.on_pose(155 * MS, home)
     assert real_time.on_time(160 * MS) is None
     assert not real_time.problem
-    target = some(real_time.on_time(161 * MS))
+    held = some(real_time.on_time(161 * MS))
     assert "action: none for" in real_time.problem
-    np.testing.assert_array_equal(target.pose, moved.pose)
+    np.testing.assert_array_equal(held.pose, followed.pose)
     assert some(real_time.on_pose(270 * MS, home)).stamp_ns == 270 * MS  # and goes on holding
     assert real_time.on_action(Tick(280 * MS, 1, 1), FORWARD, 280 * MS) is not None
     assert not real_time.problem
@@ -221,10 +227,10 @@ def test_without_actions_for_150_ms_the_arm_holds_and_says_so(
 
 def test_a_stale_measured_pose_holds_the_arm(real_time: Commander, status: Status, home: np.ndarray) -> None:
     running(real_time, status, home)
-    moved = some(real_time.on_action(tick(0), FORWARD, 0))
+    target = some(real_time.on_action(tick(0), FORWARD, 0))
     held = some(real_time.on_action(tick(1), FORWARD, 101 * MS))
     assert "current_pose: stale" in real_time.problem
-    np.testing.assert_array_equal(held.pose, moved.pose)
+    np.testing.assert_array_equal(held.pose, target.pose)
 
 
 def test_the_watchdog_notices_a_stale_pose_between_actions(
@@ -240,12 +246,12 @@ def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(
     real_time: Commander, status: Status, home: np.ndarray
 ) -> None:
     running(real_time, status, home)
-    moved = some(real_time.on_action(tick(0), FORWARD, 0))
+    target = some(real_time.on_action(tick(0), FORWARD, 0))
     held = some(real_time.on_pose(100 * MS, None))
-    np.testing.assert_array_equal(held.pose, moved.pose)
+    np.testing.assert_array_equal(held.pose, target.pose)
     assert "not a finite pose" in real_time.problem
     held = some(real_time.on_action(Tick(100 * MS, 1, 1), FORWARD, 100 * MS))
-    np.testing.assert_array_equal(held.pose, moved.pose)
+    np.testing.assert_array_equal(held.pose, target.pose)
     real_time.on_pose(120 * MS, home)
     real_time.on_time(121 * MS)
     assert not real_time.problem
@@ -272,7 +278,7 @@ def test_an_action_of_nan_does_not_move_the_reference(lockstep: Commander, statu
 def test_a_restarted_simulators_poses_are_followed(lockstep: Commander, status: Status, home: np.ndarray) -> None:
     running(lockstep, status, home, stamp_ns=90_000 * MS)
     lockstep.on_status(status(Phase.RESETTING, episode=2, stamp_ns=0), 0)
-    lockstep.on_pose(0, home + [0, 0.05, 0, 0, 0, 0, 0])
+    lockstep.on_pose(0, moved(home, 0, 0.05))
     assert lockstep.on_gripper(0, 1.0) is not None
 
 

@@ -1,4 +1,4 @@
-"""Every message goes into the recording of its own episode, and a recording is finished when its final step is complete."""
+"""Every message goes into its own episode's recording, which is finished when its final step is complete."""
 
 from collections.abc import Callable
 
@@ -98,7 +98,7 @@ def test_the_next_episode_is_recorded_while_the_last_still_waits(status: Status)
     tell(sort, 0)
     sort.on_status(status(Phase.ENDED, outcome=Outcome.SUCCESS, final_step=1), b"", 0.0)
     sort.on_status(status(Phase.RUNNING, episode=2), b"", 0.1)
-    assert tell(sort, 0, episode=2, kinds=(topics.ACTION,))[0].episode_id == "s-training-000002"  # type: ignore[union-attr]
+    assert tell(sort, 0, episode=2, kinds=(topics.ACTION,))[0].episode_id == "s-training-000002"
     assert finishes(tell(sort, 1))[0].episode_id == "s-training-000001"
 
 

@@ -1,8 +1,13 @@
 """Episodes begin, end with an outcome, and stop at a fault; every limit has its trigger."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from conrft_control.episode_supervisor import (
     AfterFault,
     Effect,
@@ -17,9 +22,6 @@ from conrft_control.episode_supervisor import (
 )
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Mode, Outcome, Phase
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 TICK_NS = 100_000_000
 POLICY, OPERATOR, HOLD = ActionSource.POLICY, ActionSource.OPERATOR, ActionSource.HOLD
@@ -40,7 +42,7 @@ class Session:
     """A supervisor with its clocks; collects what it tells."""
 
     def __init__(self, **settings: object) -> None:
-        self.supervisor = EpisodeSupervisor(replace(SETTINGS, **settings))  # type: ignore[arg-type]
+        self.supervisor = EpisodeSupervisor(replace(SETTINGS, **settings))
         self.ros_ns, self.wall_s = 0, 0.0
         self.told: list[EpisodeStatus] = []
         self.effects: list[Effect] = []
@@ -624,7 +626,7 @@ class AnySession(RuleBasedStateMachine):
             Phase.RUNNING: {Phase.ENDED},
             Phase.ENDED: {Phase.RESETTING},
         }
-        for before, after in zip(told, told[1:], strict=False):
+        for before, after in pairwise(told):
             assert after.phase in allowed[before.phase]
             assert after.episode == before.episode + (before.phase is Phase.ENDED)
 
@@ -640,4 +642,4 @@ class AnySession(RuleBasedStateMachine):
 
 
 TestAnySession = AnySession.TestCase
-TestAnySession.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnySession.settings = hypothesis_settings(max_examples=50, stateful_step_count=30, deadline=None)

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from conrft_control.intervention_mux import Decision, InterventionMux, MuxSettings
 from conrft_control.operator_input import DeviceSettings, TakeoverSettings
 from conrft_data import rotations
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 MS = 1_000_000
 UPRIGHT = [0.0, 0.0, 0.0, 1.0]
@@ -24,15 +25,15 @@ class Loop:
     """A mux with its two clocks."""
 
     def __init__(self, **settings: object) -> None:
-        self.mux = InterventionMux(MuxSettings(takeover=TakeoverSettings(hold_ticks=2), **settings))  # type: ignore[arg-type]
+        self.mux = InterventionMux(MuxSettings(takeover=TakeoverSettings(hold_ticks=2), **settings))
         self.now_ns, self.wall_s = tick(0).stamp_ns, 100.0
 
     def observe(self, step: int = 0, orientation: object = UPRIGHT) -> list[Decision]:
         self.now_ns = max(self.now_ns, tick(step).stamp_ns)
-        return self.mux.observe(tick(step), orientation, self.now_ns, self.wall_s)  # type: ignore[arg-type]
+        return self.mux.observe(tick(step), orientation, self.now_ns, self.wall_s)
 
     def propose(self, step: int = 0, action: object = FORWARD) -> list[Decision]:
-        return self.mux.propose(tick(step), action, self.now_ns, self.wall_s)  # type: ignore[arg-type]
+        return self.mux.propose(tick(step), action, self.now_ns, self.wall_s)
 
     def push(self, *axes: float) -> None:
         self.mux.device.put_twist([*axes, 0, 0, 0, 0, 0, 0][:6], self.now_ns)
@@ -288,7 +289,7 @@ def test_a_dead_operator_node_holds_the_arm_although_the_policy_answers() -> Non
 
 
 class ExactlyOneAction(RuleBasedStateMachine):
-    """Whatever comes in whatever order: no Observation gets two Actions, and only the newest may still wait for its one."""
+    """No Observation ever gets two Actions, and only the newest may still wait for its one."""
 
     lockstep = False
 
@@ -361,7 +362,7 @@ class ExactlyOneActionInLockstep(ExactlyOneAction):
     lockstep = True
 
 
-_QUICK = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
+_QUICK = hypothesis_settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestRealTime = ExactlyOneAction.TestCase
 TestRealTime.settings = _QUICK
 TestLockstep = ExactlyOneActionInLockstep.TestCase

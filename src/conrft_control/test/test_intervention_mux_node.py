@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Joy
+
 from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
 from conrft_data import topics
 from conrft_data.conversion import command_from_msg, ns_to_stamp, proposal_to_msg, tick_of, twist_to_msg
 from conrft_data.ticks import Proposal, Tick
 from conrft_data.types import ActionSource
 from conrft_msgs.msg import Action, Observation, PolicyOutput
-from diagnostic_msgs.msg import DiagnosticArray
-from sensor_msgs.msg import Joy
 
 MS = 1_000_000
 PROPOSAL = Proposal(

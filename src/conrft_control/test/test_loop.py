@@ -12,6 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
 from conrft_data import topics
 from conrft_data.bags import list_episodes, read_episode
 from conrft_data.conversion import (
@@ -26,11 +32,6 @@ from conrft_data.ticks import EpisodeStatus, Proposal
 from conrft_data.types import Mode, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, Observation
 from conrft_msgs.srv import ResetScene
-from geometry_msgs.msg import PoseStamped
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Joy
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
 
 TICK_NS = 100_000_000
 NODES = ("observer", "intervention_mux", "commander", "recorder", "supervisor")

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+
 from conrft_control.nodes.observer_node import ObserverNode
 from conrft_data import topics
 from conrft_data.conversion import episode_status_to_msg, observation_from_msg
 from conrft_data.images import array_to_image
 from conrft_data.types import Phase
-from conrft_msgs.msg import EpisodeState, Observation
-from diagnostic_msgs.msg import DiagnosticArray
+from conrft_msgs.msg import Observation
 
 MS = 1_000_000
 

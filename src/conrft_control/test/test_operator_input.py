@@ -1,9 +1,10 @@
-"""A hand on the device takes over with a deadband, hysteresis and a hold time; its push becomes an action in the tool's frame."""
+"""A hand takes over with a deadband, hysteresis and a hold time; its push becomes an action in the tool's frame."""
 
 import math
 
 import numpy as np
 import pytest
+
 from conrft_control.operator_input import (
     CLOSE,
     KEEP,

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+
 from conrft_control.nodes.recorder_node import RecorderNode
 from conrft_data import topics
 from conrft_data.bags import list_episodes, read_episode
@@ -21,7 +23,6 @@ from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Command, Observation, Outcome, Phase, Verdict
 from conrft_msgs.msg import SceneState
 from conrft_msgs.srv import RelabelEpisode
-from diagnostic_msgs.msg import DiagnosticArray
 
 TICK_NS = 100_000_000
 NAME = "s-training-000001"
@@ -169,7 +170,7 @@ def test_too_little_space_is_an_error_before_an_episode_begins(graph: Any, tmp_p
 
 @pytest.mark.parametrize("wrong", [{"episodes_dir": ""}, {"episodes_dir": "x", "extra_topics": ["scene_state"]}])
 def test_wrong_parameters_are_refused(graph: Any, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="episodes_dir|extra_topics"):
+    with pytest.raises(ValueError, match=r"episodes_dir|extra_topics"):
         graph.start(RecorderNode, **wrong)
 
 

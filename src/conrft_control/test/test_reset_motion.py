@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from conrft_control.reset_motion import ResetMotion, ResetTolerance, not_arrived, reset_pose
 from conrft_data import rotations
 from conrft_data.config import TaskConfig

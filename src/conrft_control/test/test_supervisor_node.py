@@ -3,6 +3,10 @@
 from typing import Any
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Joy
+from std_srvs.srv import Trigger
+
 from conrft_control.nodes.running import StopRequested
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
@@ -11,9 +15,6 @@ from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
 from conrft_msgs.msg import EpisodeState
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from sensor_msgs.msg import Joy
-from std_srvs.srv import Trigger
 
 
 class Supervised:
@@ -52,7 +53,7 @@ class Supervised:
             self.graph.say(topic, messages[topic])
 
     def act(self, step: int, episode: int = 1) -> None:
-        command = Command(action=[0.0] * 7, source=ActionSource.OPERATOR)  # type: ignore[arg-type]
+        command = Command(action=[0.0] * 7, source=ActionSource.OPERATOR)
         self.graph.say(topics.ACTION, command_to_msg(command, Tick(self.graph.now_ns(), episode, step)), topics.TICK)
         self.graph.spin(0.03)
 
@@ -221,5 +222,5 @@ def test_after_the_last_episode_it_stops_with_code_0(graph: Any, robot: Any, fil
 
 @pytest.mark.parametrize("wrong", [{"mode": "fun"}, {"success_from": ["oracle"]}, {"after_fault": "ignore"}])
 def test_wrong_parameters_are_refused(graph: Any, files: dict[str, str], wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="fun|oracle|ignore"):
+    with pytest.raises(ValueError, match=r"fun|oracle|ignore"):
         graph.start(SupervisorNode, **files, **wrong)

@@ -1,6 +1,7 @@
 """A tick is made of samples that belong together; a stale stream is named with its age."""
 
 import pytest
+
 from conrft_control.tick_assembly import EpisodeTicks, TickAssembler
 from conrft_data.ticks import Tick
 

@@ -1,9 +1,13 @@
-"""The commander: the only publisher of target_pose. It follows the Actions of an episode, leads home between two, and else holds the arm."""
+"""The commander: the only publisher of target_pose.
+
+It follows the Actions of an episode, leads the arm home between two, and else holds it.
+"""
 
 from __future__ import annotations
 
 import sys
 from array import array
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
@@ -16,10 +20,8 @@ from conrft_control.gripper_opening import gripper_opening
 from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.reset_parameters import declare_tolerance
-from conrft_control.nodes.running import declare, declare_lockstep, declare_robot, declare_task, run
-from typing import Any
-
+from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task, declare_tolerance
+from conrft_control.nodes.running import run
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,

@@ -16,7 +16,8 @@ from conrft_control.health_board import Level
 from conrft_control.intervention_mux import Decision, InterventionMux, MuxSettings
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.running import declare, declare_lockstep, run
+from conrft_control.nodes.parameters import Bounded, declare, declare_fields, declare_lockstep
+from conrft_control.nodes.running import run
 from conrft_control.operator_input import DeviceSettings, TakeoverSettings
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, stamp_to_ns, tick_of
@@ -25,6 +26,28 @@ from conrft_msgs.msg import Action, Observation, PolicyOutput, Reward
 
 # Without an Observation for so long the last decision says nothing about the present.
 _IDLE_S = 1.0
+
+_WAITING: dict[str, Bounded | str] = {
+    "policy_expected": "a policy proposes actions; false: only the operator moves the arm",
+    "operator_expected": "lockstep: each tick waits for the operator's buttons",
+    "reward_expected": "lockstep: each tick waits for the reward node",
+    "deadline_s": Bounded(0.01, 0.1, "an Action comes at the latest so long after its Observation's stamp, s"),
+    "guard_s": Bounded(0.1, 600.0, "and so long after its Observation came, s of wall time"),
+    "short_guard_s": Bounded(0.01, 10.0, "guard while the awaited node is known to be silent, s of wall time"),
+    "overshoot": Bounded(0.0, 1.0, "a proposal so far beyond [-1, 1] is clipped, one farther is refused"),
+}
+_TAKEOVER: dict[str, Bounded | str] = {
+    "deadband": Bounded(0.0, 1.0, "an axis below this counts as zero, full actions"),
+    "enter": Bounded(0.0, 1.0, "an axis from here on takes over, full actions"),
+    "leave": Bounded(0.0, 1.0, "below this the hand rests, full actions"),
+    "hold_ticks": Bounded(0, 100, "the operator keeps control so many ticks after the last motion"),
+}
+_DEVICE: dict[str, Bounded | str] = {
+    "translation_gain": Bounded(0.0, 100.0, "device units to full actions"),
+    "rotation_gain": Bounded(0.0, 100.0, "device units to full actions"),
+    "close_button": Bounded(-1, 64, "closes the gripper; -1: none"),
+    "open_button": Bounded(-1, 64, "opens the gripper; -1: none"),
+}
 
 
 class InterventionMuxNode(Node):
@@ -58,123 +81,20 @@ class InterventionMuxNode(Node):
         self._guard.cancel()
 
     def _declare_settings(self) -> MuxSettings:
-        takeover, device, settings = TakeoverSettings(), DeviceSettings(), MuxSettings()
-        return MuxSettings(
-            lockstep=declare_lockstep(self),
-            policy_expected=declare(
-                self,
-                "policy_expected",
-                settings.policy_expected,
-                "a policy proposes actions; false: only the operator moves the arm",
-            ),
-            operator_expected=declare(
-                self,
-                "operator_expected",
-                settings.operator_expected,
-                "lockstep: each tick waits for the operator's buttons",
-            ),
-            reward_expected=declare(
-                self, "reward_expected", settings.reward_expected, "lockstep: each tick waits for the reward node"
-            ),
-            deadline_s=declare(
-                self,
-                "deadline",
-                settings.deadline_s,
-                "an Action comes at the latest so long after its Observation's stamp, s",
-                low=0.01,
-                high=0.1,
-            ),
-            guard_s=declare(
-                self,
-                "guard",
-                settings.guard_s,
-                "and so long after the Observation came, s of wall time",
-                low=0.1,
-                high=600.0,
-            ),
-            short_guard_s=declare(
-                self,
-                "short_guard",
-                settings.short_guard_s,
-                "guard while the awaited node is known to be silent, s",
-                low=0.01,
-                high=10.0,
-            ),
-            overshoot=declare(
-                self,
-                "overshoot",
-                settings.overshoot,
-                "a proposal so far beyond [-1, 1] is clipped, one farther is refused",
-                low=0.0,
-                high=1.0,
-            ),
-            takeover=TakeoverSettings(
-                deadband=declare(
-                    self,
-                    "deadband",
-                    takeover.deadband,
-                    "an axis below this counts as zero, full actions",
-                    low=0.0,
-                    high=1.0,
-                ),
-                enter=declare(
-                    self, "enter", takeover.enter, "an axis from here on takes over, full actions", low=0.0, high=1.0
-                ),
-                leave=declare(
-                    self, "leave", takeover.leave, "below this the hand rests, full actions", low=0.0, high=1.0
-                ),
-                hold_ticks=declare(
-                    self,
-                    "hold_ticks",
-                    takeover.hold_ticks,
-                    "the operator keeps control so many ticks after the last motion",
-                    low=0,
-                    high=100,
-                ),
-            ),
-            device=DeviceSettings(
-                axes=tuple(
-                    declare(
-                        self,
-                        "axes",
-                        list(device.axes),
-                        "the device's axis for x, y, z and the rotations about them, base frame, from 1; negative: turned round",
-                    )
-                ),
-                translation_gain=declare(
-                    self,
-                    "translation_gain",
-                    device.translation_gain,
-                    "device units to full actions",
-                    low=0.0,
-                    high=100.0,
-                ),
-                rotation_gain=declare(
-                    self, "rotation_gain", device.rotation_gain, "device units to full actions", low=0.0, high=100.0
-                ),
-                close_button=declare(
-                    self, "close_button", device.close_button, "closes the gripper; -1: none", low=-1, high=64
-                ),
-                open_button=declare(
-                    self, "open_button", device.open_button, "opens the gripper; -1: none", low=-1, high=64
-                ),
-                timeout_s=self._device_timeout(device.timeout_s),
-            ),
-        )
-
-    def _device_timeout(self, default: float) -> float:
-        timeout = float(
-            declare(
-                self,
-                "device_timeout",
-                default,
-                "real time: a twist older than this counts as zero, s",
-                low=0.02,
-                high=5.0,
-            )
-        )
+        lockstep = declare_lockstep(self)
+        device = DeviceSettings()
+        device_fields = declare_fields(self, device, _DEVICE)
+        about = "device axis for base-frame x, y, z and the rotations about them, from 1; negative: turned round"
+        device_fields["axes"] = tuple(declare(self, "axes", list(device.axes), about))
+        about = "real time: a twist older than this counts as zero, s"
+        timeout_s = declare(self, "device_timeout", device.timeout_s, about, low=0.02, high=5.0)
         # In lockstep the buttons' stamp says that the twist is the tick's own.
-        return 0.0 if self.get_parameter("lockstep").value else timeout
+        return MuxSettings(
+            lockstep=lockstep,
+            takeover=TakeoverSettings(**declare_fields(self, TakeoverSettings(), _TAKEOVER)),
+            device=DeviceSettings(timeout_s=0.0 if lockstep else timeout_s, **device_fields),
+            **declare_fields(self, MuxSettings(), _WAITING),
+        )
 
     def _inputs(self, settings: MuxSettings) -> list[str]:
         """Topics without which no tick can be decided."""

@@ -17,7 +17,8 @@ from conrft_control.gripper_opening import gripper_opening
 from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.running import declare, declare_lockstep, declare_robot, declare_task, run
+from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task
+from conrft_control.nodes.running import run
 from conrft_control.tick_assembly import EpisodeTicks, TickAssembler
 from conrft_data import topics
 from conrft_data.config import Camera
@@ -161,7 +162,7 @@ class ObserverNode(Node):
         return message
 
     def _image(self, name: str, camera: Camera, message: Image) -> Image:
-        """The camera's image at the task's size; the driver's own message where nothing has to be done to its pixels."""
+        """The camera's image at the task's size; the driver's own message where its pixels can stay as they are."""
         fits = camera.crop is None and (message.width, message.height) == (camera.width, camera.height)
         if (
             fits

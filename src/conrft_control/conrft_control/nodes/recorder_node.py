@@ -18,7 +18,8 @@ from conrft_control.episode_sorting import EpisodeSorter
 from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.running import declare, run
+from conrft_control.nodes.parameters import declare
+from conrft_control.nodes.running import run
 from conrft_control.recording_thread import RecordingThread
 from conrft_data import topics
 from conrft_data.bags.definitions import RecordedTopic
@@ -47,28 +48,14 @@ class RecorderNode(Node):
         """``options`` go to rclpy's Node."""
         super().__init__("recorder", **options)
         self._folder = Path(self._declare_folder())
-        capacity_mib = declare(self, "capacity", 512, "messages that may wait for the disk, MiB", low=8, high=65536)
-        self._min_free = (
-            declare(
-                self, "min_free", 1024, "free space under which no episode should begin, MiB", low=1, high=10_000_000
-            )
-            * 2**20
-        )
-        late_s = declare(
-            self,
-            "late",
-            1.0,
-            "an ended episode waits so long for the messages of its final step, s of wall time",
-            low=0.0,
-            high=30.0,
-        )
-        extra = declare(
-            self,
-            "extra_topics",
-            [""],
-            "recorded besides those of the tick, each 'NAME PACKAGE/msg/TYPE', for example 'scene_state conrft_msgs/msg/SceneState'",
-        )
-        self._extra = [self._extra_topic(text) for text in extra if text]
+        about = "messages that may wait for the disk, MiB"
+        capacity_mib = declare(self, "capacity", 512, about, low=8, high=65536)
+        about = "free space under which no episode may begin, MiB"
+        self._min_free = declare(self, "min_free", 1024, about, low=1, high=10_000_000) * 2**20
+        about = "an ended episode waits so long for the messages of its final step, s of wall time"
+        late_s = declare(self, "late", 1.0, about, low=0.0, high=30.0)
+        about = "recorded besides those of the tick, each 'NAME PACKAGE/msg/TYPE'"
+        self._extra = [self._extra_topic(text) for text in declare(self, "extra_topics", [""], about) if text]
         self._episode_id = ""
         self._sorter = EpisodeSorter(late_s, lambda status: bytes(serialize_message(episode_status_to_msg(status))))
         self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE, topics.OBSERVATION, topics.ACTION])

@@ -1,4 +1,4 @@
-"""How each node of this package is declared, spun and stopped."""
+"""How each node of this package is spun and stopped."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from conrft_data.config import ConfigError, RobotConfig, TaskConfig, load_config
+from conrft_data.config import ConfigError
 
 
 class StopRequested(Exception):
@@ -27,56 +25,11 @@ class StopRequested(Exception):
         self.exit_code = exit_code
 
 
-def declare(
-    node: Node,
-    name: str,
-    default: Any,
-    description: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    constraints: str = "",
-) -> Any:
-    """Declares a read-only parameter and returns its value.
-
-    All parameters of the loop are read-only: none may change in the middle of an episode. ``low`` and ``high`` bound a number; both or neither.
-    """
-    descriptor = ParameterDescriptor(
-        name=name, description=description, read_only=True, additional_constraints=constraints
-    )
-    if low is not None and high is not None:
-        if isinstance(default, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-            ]
-        else:
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
-    return node.declare_parameter(name, default, descriptor).value
-
-
-def declare_task(node: Node) -> TaskConfig:
-    """The task's configuration, from the file that parameter ``task_file`` names; raises ConfigError."""
-    return load_config(TaskConfig, declare(node, "task_file", "", "YAML file of the task"))
-
-
-def declare_robot(node: Node) -> RobotConfig:
-    """The robot's configuration, from the file that parameter ``robot_file`` names; raises ConfigError."""
-    return load_config(RobotConfig, declare(node, "robot_file", "", "YAML file of the robot"))
-
-
-def declare_lockstep(node: Node) -> bool:
-    """Whether simulated time waits for each tick's target pose; the same for the whole graph."""
-    return bool(
-        declare(
-            node, "lockstep", False, "simulated time waits for each tick's target pose; the same for the whole graph"
-        )
-    )
-
-
 def run(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
-    """Runs one node until it is told to stop; returns the exit code: 0 after SIGINT or SIGTERM, however often they come.
+    """Runs one node until it is told to stop; returns the exit code, 0 after SIGINT or SIGTERM however often they come.
 
-    A configuration or parameter that is wrong ends the node with code 2 and a sentence. A node with a method ``stop`` gets it called last, while ROS still works.
+    A configuration or parameter that is wrong ends the node with code 2 and a sentence. A node with a method ``stop``
+    gets it called last, while ROS still works.
     """
     stopping = _stop_signals()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -120,7 +73,8 @@ class _Stopping:
 def _stop_signals() -> _Stopping:
     """Notes SIGINT and SIGTERM in a thread of their own, from now on.
 
-    A Python signal handler would run only when the executor's wait returns, and could break off a callback or the node's last words. A blocked signal does neither.
+    A Python signal handler would run only when the executor's wait returns, and could break off a callback or the
+    node's last words. A blocked signal does neither.
     """
     stopping = _Stopping()
     signals = {signal.SIGINT, signal.SIGTERM}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
@@ -21,11 +23,17 @@ from conrft_control.gripper_opening import gripper_opening
 from conrft_control.health_board import HealthBoard, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.reset_parameters import declare_tolerance
-from conrft_control.nodes.running import StopRequested, declare, declare_lockstep, declare_robot, declare_task, run
+from conrft_control.nodes.parameters import (
+    Bounded,
+    declare,
+    declare_fields,
+    declare_lockstep,
+    declare_robot,
+    declare_task,
+    declare_tolerance,
+)
+from conrft_control.nodes.running import StopRequested, run
 from conrft_control.reset_motion import not_arrived, reset_pose
-from typing import Any
-
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,
@@ -40,6 +48,24 @@ from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
 
 _STEP_S = 0.02
 
+_SETTINGS: dict[str, Bounded | str] = {
+    "episodes": Bounded(0, 1_000_000, "how many to run; 0: no limit"),
+    "only_successes": "count successful episodes only; else all but aborted and faulty ones",
+    "first_episode": Bounded(1, 1_000_000, "number of the first episode"),
+    "seed": Bounded(0, 2**31 - 1, "of the scene's start states"),
+    "scene_reset": "a simulator puts the scene back; false: a person does",
+    "reward_expected": "a reward node judges every tick",
+    "wait_for_learner": "the next episode begins when the learner has caught up",
+    "wait_for_start": "each episode waits for the operator's start",
+    "tail_steps": Bounded(0, 1000, "demonstrations: ticks after the success that show the goal to the classifier"),
+    "hold_limit": Bounded(0, 10_000, "so many HOLDs in a row are a fault where a policy drives; 0: never"),
+    "action_timeout": Bounded(0.2, 600.0, "without an Action for so long the episode is a fault, s of wall time"),
+    "decision_timeout": Bounded(0.0, 60.0, "longest wait for the reward of the final step, s of wall time"),
+    "scene_timeout": Bounded(0.1, 600.0, "for the scene to be put back, s of wall time"),
+    "reset_timeout": Bounded(0.1, 600.0, "for the arm to reach the reset pose, s of wall time"),
+    "error_patience": Bounded(0.0, 600.0, "a node may be in error for so long in an episode, s of wall time"),
+}
+
 
 class SupervisorNode(Node):
     """Gives the state machine its events and carries out its effects."""
@@ -50,40 +76,16 @@ class SupervisorNode(Node):
         self._task, self._robot = declare_task(self), declare_robot(self)
         self._tolerance, self._goal = declare_tolerance(self), reset_pose(self._task.reset)
         self._supervisor = EpisodeSupervisor(self._declare_settings())
-        self._required = [
-            name
-            for name in declare(
-                self,
-                "required_nodes",
-                ["observer", "intervention_mux", "commander"],
-                "nodes that must report themselves well on /diagnostics",
-            )
-            if name
-        ]
-        self._board = HealthBoard(
-            self._required,
-            declare(
-                self,
-                "node_timeout",
-                5.0,
-                "a required node that says nothing for so long has failed, s of wall time",
-                low=1.5,
-                high=120.0,
-            ),
-        )
-        self._presses = ButtonPresses(
-            declare(self, "debounce", 0.05, "a second press within this time is chatter, s", low=0.0, high=1.0)
-        )
-        self._success_button = declare(
-            self, "success_button", 2, "ends the episode with success; -1: none", low=-1, high=64
-        )
-        self._abort_button = declare(self, "abort_button", 3, "ends the episode as aborted; -1: none", low=-1, high=64)
-        self._veto_button = declare(
-            self, "veto_button", 4, "takes back the success of the last episode; -1: none", low=-1, high=64
-        )
-        self._start_button = declare(self, "start_button", -1, "starts the waiting episode; -1: none", low=-1, high=64)
+        self._board = self._declare_board()
+        about = "a second press within this time is chatter, s"
+        self._presses = ButtonPresses(declare(self, "debounce", 0.05, about, low=0.0, high=1.0))
+        self._success_button = self._declare_button("success", 2, "ends the episode with success")
+        self._abort_button = self._declare_button("abort", 3, "ends the episode as aborted")
+        self._veto_button = self._declare_button("veto", 4, "takes back the success of the last episode")
+        self._start_button = self._declare_button("start", -1, "starts the waiting episode")
         self._pose: PoseStamped | None = None
         self._gripper: JointState | None = None
+        self._scene_request: ResetScene.Request | None = None
         self._scene_future: Future | None = None
         self._begun = False
         inputs = [topics.ACTION, *([topics.REWARD] if self._supervisor.settings.reward_expected else [])]
@@ -91,99 +93,27 @@ class SupervisorNode(Node):
         self._connect()
 
     def _declare_settings(self) -> SupervisorSettings:
-        default = SupervisorSettings(task="", instruction="", max_steps=1, mode=Mode.TRAINING, session="")
-        mode = self._declare_mode()
+        task, mode = self._task, self._declare_mode()
         ends = self._declare_ends(mode)
-        tail = declare(
-            self,
-            "tail_steps",
-            5,
-            "ticks after a demonstration's success that show the goal to the reward classifier",
-            low=0,
-            high=1000,
-        )
-        wait_for_learner = declare(
-            self,
-            "wait_for_learner",
-            mode is Mode.TRAINING,
-            "training: the next episode begins when the learner has caught up",
-        )
-        after_fault = declare(
-            self,
-            "after_fault",
-            default.after_fault.value,
-            "wait: for the operator's start; exit: with code 1; continue: when all nodes are well",
-            constraints="wait, exit, continue",
-        )
-        return SupervisorSettings(
-            task=self._task.name,
-            instruction=self._task.instruction,
-            max_steps=self._task.max_steps,
+        default = SupervisorSettings(
+            task=task.name,
+            instruction=task.instruction,
+            max_steps=task.max_steps,
             mode=mode,
             session=self._declare_session(),
             lockstep=declare_lockstep(self),
-            episodes=declare(self, "episodes", default.episodes, "how many to run; 0: no limit", low=0, high=1_000_000),
-            only_successes=declare(
-                self, "only_successes", mode is Mode.DEMONSTRATION, "count successful episodes only"
-            ),
-            first_episode=declare(
-                self, "first_episode", default.first_episode, "number of the first episode", low=1, high=1_000_000
-            ),
-            seed=declare(self, "seed", default.seed, "of the scene's start states", low=0, high=2**31 - 1),
-            scene_reset=declare(
-                self, "scene_reset", default.scene_reset, "a simulator puts the scene back; false: a person does"
-            ),
             reward_ends="reward" in ends,
             operator_ends="operator" in ends,
-            reward_expected=declare(self, "reward_expected", "reward" in ends, "a reward node judges every tick"),
-            wait_for_learner=wait_for_learner and mode is Mode.TRAINING,
-            wait_for_start=declare(
-                self, "wait_for_start", default.wait_for_start, "each episode waits for the operator's start"
-            ),
-            tail_steps=tail if mode is Mode.DEMONSTRATION else 0,
-            hold_limit=declare(
-                self,
-                "hold_limit",
-                default.hold_limit,
-                "so many HOLDs in a row are a fault where a policy drives; 0: never",
-                low=0,
-                high=10_000,
-            ),
-            action_timeout=declare(
-                self,
-                "action_timeout",
-                default.action_timeout,
-                "without an Action for so long the episode ends with a fault, s of wall time",
-                low=0.2,
-                high=600.0,
-            ),
-            decision_timeout=declare(
-                self,
-                "decision_timeout",
-                default.decision_timeout,
-                "longest wait for the reward of the final step, s of wall time",
-                low=0.0,
-                high=60.0,
-            ),
-            scene_timeout=declare(
-                self,
-                "scene_timeout",
-                default.scene_timeout,
-                "for the scene to be put back, s of wall time",
-                low=0.1,
-                high=600.0,
-            ),
-            reset_timeout=self._declare_reset_timeout(),
-            error_patience=declare(
-                self,
-                "error_patience",
-                default.error_patience,
-                "a required node may be in error for so long in an episode, s of wall time",
-                low=0.0,
-                high=600.0,
-            ),
-            after_fault=AfterFault(after_fault),
+            # What follows depends on the mode, and can be changed by parameter.
+            only_successes=mode is Mode.DEMONSTRATION,
+            reward_expected="reward" in ends,
+            wait_for_learner=mode is Mode.TRAINING,
+            tail_steps=5 if mode is Mode.DEMONSTRATION else 0,
+            reset_timeout=task.reset.timeout,
         )
+        about = "wait: for the operator's start; exit: with code 1; continue: when all nodes are well"
+        after_fault = declare(self, "after_fault", default.after_fault.value, about, constraints="wait, exit, continue")
+        return replace(default, after_fault=AfterFault(after_fault), **declare_fields(self, default, _SETTINGS))
 
     def _declare_mode(self) -> Mode:
         names = [mode.name.lower() for mode in Mode]
@@ -193,35 +123,27 @@ class SupervisorNode(Node):
         return Mode[name.upper()]
 
     def _declare_ends(self, mode: Mode) -> list[str]:
-        """Who may call an episode a success: in training the reward node, elsewhere a person (or the simulator's judge)."""
-        ends: list[str] = declare(
-            self,
-            "success_from",
-            ["reward"] if mode is Mode.TRAINING else ["operator"],
-            "who calls an episode a success",
-            constraints="reward, operator, or both",
-        )
+        """Who calls an episode a success: in training the reward node, elsewhere a person or the simulator's judge."""
+        default = ["reward"] if mode is Mode.TRAINING else ["operator"]
+        about = "who calls an episode a success"
+        ends: list[str] = declare(self, "success_from", default, about, constraints="reward, operator, or both")
         if not ends or set(ends) - {"reward", "operator"}:
             raise ValueError(f"success_from must hold reward, operator or both, got {ends}")
         return ends
 
     def _declare_session(self) -> str:
-        session = str(
-            declare(self, "session", "", "first part of the names of the episodes; empty: the time of the start")
-        )
+        session = str(declare(self, "session", "", "first part of the episodes' names; empty: the time of the start"))
         return session or datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
-    def _declare_reset_timeout(self) -> float:
-        return float(
-            declare(
-                self,
-                "reset_timeout",
-                self._task.reset.timeout,
-                "for the arm to reach the reset pose, s of wall time",
-                low=0.1,
-                high=600.0,
-            )
-        )
+    def _declare_board(self) -> HealthBoard:
+        about = "nodes that must report themselves well on /diagnostics"
+        required = declare(self, "required_nodes", ["observer", "intervention_mux", "commander"], about)
+        about = "a required node that says nothing for so long has failed, s of wall time"
+        timeout_s = declare(self, "node_timeout", 5.0, about, low=1.5, high=120.0)
+        return HealthBoard([name for name in required if name], timeout_s)
+
+    def _declare_button(self, name: str, default: int, about: str) -> int:
+        return int(declare(self, f"{name}_button", default, f"{about}; -1: none", low=-1, high=64))
 
     def _connect(self) -> None:
         lockstep = self._supervisor.settings.lockstep
@@ -341,9 +263,7 @@ class SupervisorNode(Node):
             if isinstance(effect, core.Publish):
                 self._tell(effect)
             elif isinstance(effect, core.ResetScene):
-                self._scene_request: ResetScene.Request | None = ResetScene.Request(
-                    seed=effect.seed, episode=effect.episode
-                )
+                self._scene_request = ResetScene.Request(seed=effect.seed, episode=effect.episode)
                 self._call_scene_when_served()
             elif isinstance(effect, core.Relabel):
                 self._relabel(effect)
@@ -362,7 +282,7 @@ class SupervisorNode(Node):
 
     def _call_scene_when_served(self) -> None:
         """Asks for the scene once its server is there; never waits for it."""
-        request = getattr(self, "_scene_request", None)
+        request = self._scene_request
         if request is None or not self._scene_client.service_is_ready():
             return
         self._scene_request = None

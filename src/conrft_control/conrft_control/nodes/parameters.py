@@ -1,0 +1,93 @@
+"""How the nodes of this package declare their parameters, and those that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from conrft_control.reset_motion import ResetTolerance
+from conrft_data.config import RobotConfig, TaskConfig, load_config
+
+
+class Bounded(NamedTuple):
+    """A number's allowed range and description."""
+
+    low: float
+    high: float
+    description: str
+
+
+def declare(
+    node: Node,
+    name: str,
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    constraints: str = "",
+) -> Any:
+    """Declares a read-only parameter and returns its value.
+
+    All parameters of the loop are read-only: none may change in the middle of an episode. ``low`` and ``high`` bound a
+    number; both or neither.
+    """
+    descriptor = ParameterDescriptor(
+        name=name, description=description, read_only=True, additional_constraints=constraints
+    )
+    if low is not None and high is not None:
+        if isinstance(default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+            ]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+    return node.declare_parameter(name, default, descriptor).value
+
+
+def declare_task(node: Node) -> TaskConfig:
+    """The task's configuration, from the file that parameter ``task_file`` names; raises ConfigError."""
+    return load_config(TaskConfig, declare(node, "task_file", "", "YAML file of the task"))
+
+
+def declare_robot(node: Node) -> RobotConfig:
+    """The robot's configuration, from the file that parameter ``robot_file`` names; raises ConfigError."""
+    return load_config(RobotConfig, declare(node, "robot_file", "", "YAML file of the robot"))
+
+
+def declare_lockstep(node: Node) -> bool:
+    """Whether simulated time waits for each tick's target pose; the same for the whole graph."""
+    return bool(
+        declare(
+            node, "lockstep", False, "simulated time waits for each tick's target pose; the same for the whole graph"
+        )
+    )
+
+
+def declare_fields(node: Node, defaults: object, fields: Mapping[str, Bounded | str]) -> dict[str, Any]:
+    """Declares one parameter for each of a settings object's ``fields``; returns the values by field.
+
+    The parameter has the field's name without the suffix ``_s`` and its default from ``defaults``. A number needs its
+    bounds, anything else its description only.
+    """
+    values = {}
+    for field, about in fields.items():
+        name, default = field.removesuffix("_s"), getattr(defaults, field)
+        if isinstance(about, Bounded):
+            values[field] = declare(node, name, default, about.description, low=about.low, high=about.high)
+        else:
+            values[field] = declare(node, name, default, about)
+    return values
+
+
+def declare_tolerance(node: Node) -> ResetTolerance:
+    """How near to the reset pose an episode may begin; commander and supervisor must judge it alike."""
+    default = ResetTolerance()
+    position = declare(node, "reset_position_tolerance", default.position, "m; one for all nodes", low=0.0005, high=0.1)
+    angle = declare(node, "reset_angle_tolerance", default.angle, "rad; one for all nodes", low=0.001, high=0.5)
+    about = "the gripper is at least so far open, 0..1; one for all nodes"
+    opening = declare(node, "reset_gripper_opening", default.gripper_opening, about, low=0.0, high=1.0)
+    return ResetTolerance(position=position, angle=angle, gripper_opening=opening)
