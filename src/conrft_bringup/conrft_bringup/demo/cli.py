@@ -23,7 +23,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "A run that was broken off goes on when its name is given again.",
     )
     parser.add_argument("--seed", type=_count, default=default.seed, help="of everything random (default: %(default)s)")
-    parser.add_argument("--run", metavar="NAME", help="name of the run (default: demo and the time)")
+    parser.add_argument("--run", dest="run_name", metavar="NAME", help="name of the run (default: demo and the time)")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: %(default)s)"
     )
@@ -79,7 +79,7 @@ def _make_run(args: argparse.Namespace, begin: float):  # type: ignore[no-untype
 
     names = ("seed", "task", "preset", "backbone", "demonstrations", "episodes", "trials", "seconds")
     settings = DemoSettings(**{name: getattr(args, name) for name in names})
-    name = args.run or datetime.datetime.now().astimezone().strftime("demo-%Y%m%d-%H%M%S")
+    name = args.run_name or datetime.datetime.now().astimezone().strftime("demo-%Y%m%d-%H%M%S")
     if Path(name).name != name:
         raise RunFolderError(f"'{name}' is no name of a run; --runs says where runs lie")
     share = package_share("conrft_bringup", os.environ)

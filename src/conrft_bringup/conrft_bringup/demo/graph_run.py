@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.progress_line import ProgressLine
+from conrft_bringup.episode_figures import last_episode_number
 from conrft_bringup.launch_runner.errors import LaunchError
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
@@ -84,8 +85,27 @@ def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: P
         raise failure(f"the graph ended after {watcher.state}", log)
 
 
-def run_command(words: Sequence[str], log: Path, line: ProgressLine) -> None:
-    """Runs a ``conrft`` command; its last line is shown as progress. Raises StageFailed or Interrupted."""
+def run_trials(arguments: Mapping[str, str], wanted: int, folder: Path, log: Path, line: ProgressLine) -> str:
+    """Runs evaluate.launch.yaml until ``folder`` holds the wanted trials; gives the state. Raises as ``run_graph``."""
+    count = EpisodeCount(folder)
+    count.refresh()
+    if len(count.trials) < wanted:
+        missing = str(wanted - len(count.trials))
+        where = {"episodes_dir": str(folder), "episodes": missing, **resumed(folder)}
+        run_graph("evaluate", {**arguments, **where}, log, line, Watch(count, wanted))
+    return count.describe(wanted, only_successes=False)
+
+
+def resumed(folder: Path) -> dict[str, str]:
+    """Launch arguments with which a graph goes on with the episodes of ``folder``.
+
+    A node that dies and comes back costs one episode, not the whole stage.
+    """
+    return {"first_episode": str(last_episode_number(folder) + 1), "after_fault": "continue"}
+
+
+def run_command(words: Sequence[str], log: Path, line: ProgressLine, *, state: Callable[[], str] = lambda: "") -> None:
+    """Runs a ``conrft`` command and shows ``state()``, or else its last line; raises StageFailed or Interrupted."""
     latest = [""]
 
     def listen(_: str, text: str) -> None:
@@ -94,7 +114,7 @@ def run_command(words: Sequence[str], log: Path, line: ProgressLine) -> None:
     output = LaunchOutput(log, quiet=True, listener=listen)
     command = [sys.executable, "-m", "conrft_bringup", *words]
     try:
-        result = run_program(command, output, grace=_GRACE, idle=lambda _: line.show(latest[0][:100]))
+        result = run_program(command, output, grace=_GRACE, idle=lambda _: line.show(state() or latest[0][:100]))
     finally:
         output.close()
     _check(result, f"conrft {' '.join(words[:2])}", log)

@@ -47,7 +47,7 @@ class RunFolder:
         self.config = self.root / "config.yaml"
         self.summary = self.root / "summary.json"
         self.demonstrations = self.root / "demos"
-        self.reward = self.root / "reward"
+        self.classifier = self.root / "reward" / "classifier.safetensors"
         self.offline = self.root / "offline"
         self.offline_trials = self.root / "evaluation_offline"
         self.learner = self.root / "learner"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conrft_bringup.demo.episode_count import EpisodeCount
-from conrft_bringup.demo.graph_run import Watch, run_command, run_graph
+from conrft_bringup.demo.graph_run import Watch, resumed, run_command, run_graph, run_trials
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
-from conrft_bringup.episode_figures import last_episode_number
+from conrft_bringup.learner_figures import read_records
 
 # Start states are functions of seed and episode alone: these keep the stages' start states apart, and let both
 # evaluations begin from the same ones.
@@ -70,7 +70,8 @@ def record_demonstrations(run: Run, line: ProgressLine) -> str:
             "episodes": str(wanted - count.successes),
             "seed": str(run.settings.seed),
             "demos_dir": str(run.folder.demonstrations),
-            **_common(run, run.folder.demonstrations),
+            "task": run.settings.task,
+            **resumed(run.folder.demonstrations),
         }
         run_graph("record_demos", arguments, run.log("demonstrations"), line, watch)
     return count.describe(wanted, only_successes=True)
@@ -78,7 +79,7 @@ def record_demonstrations(run: Run, line: ProgressLine) -> str:
 
 def train_reward(run: Run, line: ProgressLine) -> str:
     """The success classifier learns from the demonstrations' frames."""
-    words = ["reward", "train", "--episodes", str(run.folder.demonstrations), "--out", str(run.folder.reward)]
+    words = ["reward", "train", "--demos", str(run.folder.demonstrations), "--out", str(run.folder.classifier)]
     words += ["--task-file", str(run.task_file), "--seed", str(run.settings.seed)]
     run_command(words, run.log("reward"), line)
     return "done"
@@ -89,14 +90,13 @@ def train_offline(run: Run, line: ProgressLine) -> str:
     words = ["train", "offline", "--demos", str(run.folder.demonstrations), "--out", str(run.folder.offline)]
     words += ["--task-file", str(run.task_file), "--preset-file", str(run.preset_file)]
     words += ["--backbone", run.settings.backbone, "--seed", str(run.settings.seed)]
-    run_command(words, run.log("offline"), line)
-    return "done"
+    run_command(words, run.log("offline"), line, state=lambda: _learner_state(run.folder.offline))
+    return _learner_state(run.folder.offline)
 
 
 def evaluate_offline(run: Run, line: ProgressLine) -> str:
     """Trials of the policy that the offline stage made."""
-    folder, log = run.folder.offline_trials, run.log("evaluation_offline")
-    return evaluate(run, run.folder.offline, folder, log, line, session="offline")
+    return _evaluate(run, line, "evaluation_offline", run.folder.offline, run.folder.offline_trials)
 
 
 def train_online(run: Run, line: ProgressLine) -> str:
@@ -116,8 +116,9 @@ def train_online(run: Run, line: ProgressLine) -> str:
             "learner_dir": str(run.folder.learner),
             "checkpoint": str(run.folder.offline),
             "learner_checkpoint": str(run.folder.offline),
-            "reward_checkpoint": str(run.folder.reward),
-            **_common(run, run.folder.episodes),
+            "classifier": str(run.folder.classifier),
+            "task": run.settings.task,
+            **resumed(run.folder.episodes),
         }
         run_graph("train", arguments, run.log("training"), line, Watch(count, wanted, deadline=deadline))
     return count.describe(wanted, only_successes=False)
@@ -125,36 +126,28 @@ def train_online(run: Run, line: ProgressLine) -> str:
 
 def evaluate_online(run: Run, line: ProgressLine) -> str:
     """Trials of the policy that the online stage made."""
-    folder, log = run.folder.online_trials, run.log("evaluation_online")
-    return evaluate(run, run.folder.learner, folder, log, line, session="online")
+    return _evaluate(run, line, "evaluation_online", run.folder.learner, run.folder.online_trials)
 
 
-def evaluate(run: Run, checkpoint: Path, folder: Path, log: Path, line: ProgressLine, *, session: str) -> str:
-    """Trials without intervention; the simulator's ground truth ends each success."""
-    count = EpisodeCount(folder)
-    count.refresh()
-    wanted = run.settings.trials
-    if len(count.trials) < wanted:
-        arguments = {
-            "episodes": str(wanted - len(count.trials)),
-            "seed": str(run.settings.seed + _EVALUATION_SEEDS),
-            "backbone": run.settings.backbone,
-            "checkpoint": str(checkpoint),
-            "episodes_dir": str(folder),
-            "session": session,
-            **_common(run, folder),
-        }
-        run_graph("evaluate", arguments, log, line, Watch(count, wanted))
-    return count.describe(wanted, only_successes=False)
-
-
-def _common(run: Run, episodes: Path) -> dict[str, str]:
-    """Launch arguments of every graph. A node that dies and comes back costs one episode, not the run."""
-    return {
+def _evaluate(run: Run, line: ProgressLine, stage: str, checkpoint: Path, trials: Path) -> str:
+    arguments = {
         "task": run.settings.task,
-        "after_fault": "continue",
-        "first_episode": str(last_episode_number(episodes) + 1),
+        "seed": str(run.settings.seed + _EVALUATION_SEEDS),
+        "backbone": run.settings.backbone,
+        "checkpoint": str(checkpoint),
+        "session": stage,
     }
+    return run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
+
+
+def _learner_state(folder: Path) -> str:
+    """How far a learner is, from the last line of its figures."""
+    records = read_records(folder / "metrics.jsonl")
+    if not records:
+        return ""
+    last = records[-1]
+    shown = [f"{name} {last[name]:.3f}" for name in ("bc_loss", "td_loss") if name in last]
+    return "  ".join([f"update {last['step']}", *shown])
 
 
 STAGES = (

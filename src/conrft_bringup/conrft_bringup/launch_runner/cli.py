@@ -25,7 +25,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "up",
         help="run a launch file, as ros2 launch does",
-        description="Runs a YAML launch file of the subset that is documented in conrft_bringup/launch_runner/launch_file.py. "
+        description="Runs a YAML launch file of the subset that conrft_bringup/launch_runner/launch_file.py documents. "
         "Ctrl-C asks every process to end; a second and a third one insist.",
     )
     parser.add_argument(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from conrft_bringup.learner_figures import curves, read_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,37 +86,16 @@ def _draw_losses(axes: Axes, runs: dict[str, Path]) -> None:
     axes.set(title="learner", xlabel="update", yscale="symlog")
     offset = 0.0
     for stage, folder in runs.items():
-        curves = read_metrics(folder / "metrics.jsonl", stage)
+        figures = curves(read_records(folder / "metrics.jsonl"), stage)
         for index, name in enumerate(_LOSSES):
-            if name in curves:
-                steps, values = curves[name]
-                label = name if stage == "offline" else None
+            if name in figures:
+                steps, values = figures[name]
+                label = name if stage == "offline" or offset == 0.0 else None
                 axes.plot(np.asarray(steps) + offset, values, color=f"C{index}", label=label)
-        ends = [steps[-1] for steps, _ in curves.values()]
-        offset += max(ends, default=0.0)
-        if ends and stage == "offline":
+        if stage == "offline" and figures:
+            offset = max(steps[-1] for steps, _ in figures.values())
             axes.axvline(offset, color="#999999", linestyle=":", label="online begins")
     _legend(axes)
-
-
-def read_metrics(path: Path, stage: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of each figure that the learner wrote in ``stage``; empty where there is no such file."""
-    curves: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    if not path.is_file():
-        return {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:  # the last line of a learner that was killed
-            continue
-        if record.pop("stage", None) != stage:
-            continue
-        step = float(record.pop("step"))
-        for name, value in record.items():
-            if isinstance(value, int | float):
-                curves[name][0].append(step)
-                curves[name][1].append(float(value))
-    return dict(curves)
 
 
 def _legend(axes: Axes) -> None:

@@ -1,0 +1,34 @@
+"""``conrft bench NAME``: each measurement belongs to the package that it measures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+# name: (module, function that takes the remaining arguments and returns an exit code, what is measured)
+BENCHMARKS: dict[str, tuple[str, str, str]] = {
+    "tick": ("conrft_bringup.tick_benchmark", "tick", "observation to action at 10 Hz while the learner trains"),
+    "sim": ("conrft_sim.benchmark", "sim", "ticks of the simulator in lockstep"),
+    "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor at batch 256"),
+    "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay"),
+}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``bench``."""
+    known = "\n".join(f"  {name:<9}{text}" for name, (_, _, text) in BENCHMARKS.items())
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure speed",
+        description=f"The last line of the output is one JSON object.\n\nmeasurements:\n{known}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=tuple(BENCHMARKS), help="what to measure")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--json and options of the measurement (--help)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs one measurement."""
+    module, function, _ = BENCHMARKS[args.name]
+    return int(getattr(importlib.import_module(module), function)(args.rest) or 0)

@@ -1,0 +1,75 @@
+"""``conrft episode``: what the operator's buttons do, from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+_TIMEOUT_S = 10.0
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``episode`` and its subcommands."""
+    parser = subparsers.add_parser("episode", help="end the running episode, or change the outcome of a recorded one")
+    commands = parser.add_subparsers(dest="episode_command", required=True, metavar="COMMAND")
+    for name, text in (("success", "end the running episode as a success"), ("abort", "end the running episode")):
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run_end)
+    veto = commands.add_parser("veto", help="a recorded success was none: it becomes a time-out")
+    veto.add_argument("--episode", default="", metavar="ID", help="name of the episode (default: the last one)")
+    veto.set_defaults(run=run_veto)
+    for command in commands.choices.values():
+        command.add_argument("--reason", default="", help="kept with the episode")
+        command.add_argument("--namespace", default="", help="ROS namespace of the graph")
+
+
+def run_end(args: argparse.Namespace) -> int:
+    """Ends the running episode."""
+    from conrft_data import topics
+    from conrft_data.types import Outcome
+    from conrft_msgs.srv import EndEpisode
+
+    outcome = Outcome.SUCCESS if args.episode_command == "success" else Outcome.ABORTED
+    reason = args.reason or f"conrft episode {args.episode_command}"
+    return _call(EndEpisode, topics.END_EPISODE, args.namespace, outcome=int(outcome), reason=reason)
+
+
+def run_veto(args: argparse.Namespace) -> int:
+    """Takes back a success."""
+    from conrft_data import topics
+    from conrft_data.types import Outcome
+    from conrft_msgs.srv import RelabelEpisode
+
+    fields = {
+        "episode_id": args.episode,
+        "outcome": int(Outcome.TIMEOUT),
+        "reason": args.reason or "conrft episode veto",
+    }
+    return _call(RelabelEpisode, topics.RELABEL_EPISODE, args.namespace, **fields)
+
+
+def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:
+    """Calls a service and prints its answer; 0 done, 1 refused, 2 nobody answered."""
+    import rclpy
+
+    rclpy.init(args=[])
+    try:
+        node = rclpy.create_node("conrft_episode", namespace=namespace or None)
+        client = node.create_client(service, name)
+        if not client.wait_for_service(_TIMEOUT_S):
+            print(
+                f"conrft episode: nobody offers {client.srv_name} (is the graph running in this domain?)",
+                file=sys.stderr,
+            )
+            return 2
+        future = client.call_async(service.Request(**fields))
+        rclpy.spin_until_future_complete(node, future, timeout_sec=_TIMEOUT_S)
+        if not future.done():
+            print(f"conrft episode: {client.srv_name} does not answer", file=sys.stderr)
+            return 2
+        answer = future.result()
+        print(answer.message or "done")
+        return 0 if answer.success else 1
+    finally:
+        rclpy.try_shutdown()
