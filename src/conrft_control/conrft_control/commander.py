@@ -111,6 +111,7 @@ class Commander:
         self._last_action_ns: int | None = None
         self._arrived = False
         self._unusable = False
+        self._gripper_problem = ""
 
     @property
     def phase(self) -> Phase | None:
@@ -137,6 +138,8 @@ class Commander:
 
     def on_pose(self, stamp_ns: int, pose: Float64 | None) -> Target | None:
         """A measured pose ``(7,)``; None where it could not be used."""
+        if self._unusable and pose is not None and self.problem == _UNUSABLE:
+            self.problem = ""
         self._unusable = pose is None
         if pose is None:
             self.problem = _UNUSABLE
@@ -163,8 +166,14 @@ class Commander:
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
         return None
 
+    def on_unusable_gripper(self, reason: str) -> None:
+        """The gripper's state came and could not be used."""
+        self.problem = self._gripper_problem = reason
+
     def on_gripper(self, stamp_ns: int, opening: float) -> Target | None:
         """The gripper's measured opening, 0 closed .. 1 open."""
+        if self.problem == self._gripper_problem:
+            self.problem = ""
         self._opening = (stamp_ns, opening)
         return self._reset_step() if self.phase is Phase.RESETTING else None
 

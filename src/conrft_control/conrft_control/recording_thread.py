@@ -162,7 +162,9 @@ class RecordingThread:
 
     def _finish(self, job: Finish) -> None:
         writer = self._writers.pop(job.episode_id, None)
-        if writer is None:
+        if writer is None:  # it was broken off
+            with self._changed:
+                self._finishing.remove(job.episode_id)
             return
         try:
             bag = writer.finish(job.outcome, job.final_step)

@@ -88,7 +88,9 @@ class EpisodeTicks:
     A step is one Observation. When a stale stream costs ticks the steps go on without a gap, and the stamps show it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shortest_s: float = 0.0) -> None:
+        """``shortest_s``: a tick that comes sooner after the last is passed over."""
+        self._shortest_ns = max(1, round(shortest_s * 1e9))
         self._episode: int | None = None
         self._step = 0
         self._last_ns = -1
@@ -101,15 +103,19 @@ class EpisodeTicks:
     def begin(self, episode: int, not_before_ns: int) -> None:
         """The episode runs; its first tick is stamped ``not_before_ns`` or later. Saying it again changes nothing."""
         if self._episode != episode:
-            self._episode, self._step, self._last_ns = episode, 0, not_before_ns - 1
+            self._episode, self._step, self._last_ns = episode, 0, not_before_ns - self._shortest_ns
 
     def end(self) -> None:
         """No episode runs."""
         self._episode = None
 
+    def is_due(self, stamp_ns: int) -> bool:
+        """Whether a tick may be published at ``stamp_ns``."""
+        return self.running and stamp_ns - self._last_ns >= self._shortest_ns
+
     def next(self, stamp_ns: int) -> Tick | None:
         """The key of the tick at ``stamp_ns``, or None when there is none to be published."""
-        if self._episode is None or stamp_ns <= self._last_ns:
+        if self._episode is None or not self.is_due(stamp_ns):
             return None
         tick = Tick(stamp_ns, self._episode, self._step)
         self._step, self._last_ns = self._step + 1, stamp_ns

@@ -257,6 +257,20 @@ def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(
     assert not real_time.problem
 
 
+def test_a_problem_with_the_gripper_or_the_pose_goes_with_its_cause(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
+    lockstep.on_status(status(Phase.ENDED), 0)
+    lockstep.on_unusable_gripper("gripper: NaN")
+    assert lockstep.problem == "gripper: NaN"
+    lockstep.on_gripper(0, 1.0)
+    assert not lockstep.problem
+    lockstep.on_pose(0, None)
+    assert lockstep.problem
+    lockstep.on_pose(TICK_NS, home)
+    assert not lockstep.problem
+
+
 def test_an_action_that_cannot_be_used_holds_the_arm_and_answers_the_tick(
     lockstep: Commander, status: Status, home: np.ndarray
 ) -> None:

@@ -127,6 +127,15 @@ def test_a_pose_that_is_not_finite_is_no_observation_and_an_error(lockstep: Obse
     assert lockstep.observations == []
 
 
+def test_between_episodes_a_defect_is_an_error_as_long_as_it_lasts(lockstep: Observed) -> None:
+    lockstep.robot.pose[1] = np.nan
+    lockstep.sense(100 * MS)
+    lockstep.graph.until(lambda: lockstep.diagnostics and "current_pose: expected finite" in lockstep.level()[1])
+    lockstep.robot.pose[1] = 0.0
+    lockstep.sense(200 * MS)
+    lockstep.graph.until(lambda: lockstep.level()[0] == 0)
+
+
 def test_other_sizes_and_encodings_are_brought_to_the_tasks(lockstep: Observed) -> None:
     lockstep.state(Phase.RUNNING, 100 * MS)
     messages = lockstep.robot.messages(100 * MS)

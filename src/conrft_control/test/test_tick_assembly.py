@@ -73,6 +73,16 @@ def test_an_assembler_without_streams_is_refused() -> None:
         TickAssembler({})
 
 
+def test_after_a_late_tick_the_next_keeps_its_distance() -> None:
+    ticks = EpisodeTicks(shortest_s=0.05)
+    ticks.begin(1, 0)
+    assert ticks.next(0) is not None
+    assert ticks.next(160 * MS) is not None
+    assert not ticks.is_due(200 * MS)
+    assert ticks.next(200 * MS) is None
+    assert ticks.next(300 * MS) == Tick(300 * MS, 1, 2)
+
+
 def test_steps_count_from_zero_in_each_episode_and_each_stamp_counts_once() -> None:
     ticks = EpisodeTicks()
     assert ticks.next(100) is None

@@ -92,7 +92,7 @@ class CommanderNode(Node):
         try:
             opening = gripper_opening(message.position, self._robot.gripper_max_width, self._robot.gripper_state)
         except MessageError as error:
-            self._commander.problem = str(error)
+            self._commander.on_unusable_gripper(str(error))
             return
         self._carry_out(self._commander.on_gripper(stamp_to_ns(message.header.stamp), opening))
 

@@ -44,7 +44,7 @@ class NodeHealth:
         self._outputs = [node.resolve_topic_name(topic) for topic in outputs]
         # Depth 10, reliable: as diagnostic_updater publishes it.
         self._publisher = node.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
-        self._said: tuple[Level, str, Mapping[str, object]] = (Level.WARN, "starting", {})
+        self._said: tuple[Level, str, Mapping[str, object]] = (Level.STALE, "starting", {})
         self._published: Level | None = None
         self._logged: Level | None = None
         self._was_well = False
@@ -95,9 +95,9 @@ class NodeHealth:
         self._logged = level
         log = self._node.get_logger()
         self._was_well = self._was_well or level is Level.OK
-        if level >= Level.ERROR and (self._was_well or level is Level.ERROR):
+        if level is Level.ERROR:
             log.error(message)
-        elif level is Level.WARN:
+        elif level is Level.WARN or (level is Level.STALE and self._was_well):
             log.warning(message)
         else:
             log.info(message)

@@ -68,7 +68,8 @@ class ObserverNode(Node):
             low=0.05,
             high=60.0,
         )
-        self._ticks = EpisodeTicks()
+        # In real time a tick that comes late is not followed by a hasty one: each moves the arm a whole step.
+        self._ticks = EpisodeTicks(0.0 if self._lockstep else _TICK_S / 2)
         self._reset_pose: Float64 | None = None
         self._problem = ""
         self._published = 0
@@ -124,15 +125,16 @@ class ObserverNode(Node):
 
     def _on_timer(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        problems = self._assembler.stale(now_ns)
-        self._problem = "; ".join(problems)
-        if self._ticks.running and not problems:
+        stale = self._assembler.stale(now_ns)
+        if self._ticks.running and not stale:
             self._observe(now_ns)
-        if problems or self._health.level is not Level.OK:
+        if stale or self._health.level is not Level.OK:
             self._report()
 
     def _observe(self, stamp_ns: int) -> None:
         """Publishes the tick at ``stamp_ns``, unless its samples cannot be used."""
+        if not self._ticks.is_due(stamp_ns):
+            return
         try:
             message = self._message(self._assembler.samples())
         except (MessageError, ImageError) as error:
@@ -146,6 +148,14 @@ class ObserverNode(Node):
         self._address(message, tick)
         self._publisher.publish(message)
         self._published += 1
+
+    def _unusable(self, samples: dict[str, Any]) -> str:
+        """Why ``samples`` make no Observation; empty when they do."""
+        try:
+            self._message(samples)
+        except (MessageError, ImageError) as error:
+            return str(error)
+        return ""
 
     def _message(self, samples: dict[str, Any]) -> Observation:
         """The Observation of ``samples``, without its key; raises MessageError or ImageError."""
@@ -190,10 +200,13 @@ class ObserverNode(Node):
             image.header.stamp = message.header.stamp
 
     def _report(self) -> None:
-        problem = self._problem
-        if self._lockstep:
-            problem = "; ".join(self._assembler.missing(time.monotonic(), self._patience)) or problem
-        if silent := self._assembler.silent():
+        assembler, now_ns = self._assembler, self.get_clock().now().nanoseconds
+        problems = assembler.missing(time.monotonic(), self._patience) if self._lockstep else assembler.stale(now_ns)
+        if not self._ticks.running and not assembler.silent():
+            # Whether the next episode could begin is worth knowing before it does.
+            self._problem = self._unusable(assembler.samples())
+        problem = "; ".join(problems) or self._problem
+        if silent := assembler.silent():
             self._health.say(Level.STALE, f"nothing received yet from {', '.join(silent)}")
         elif problem:
             self._health.say(Level.ERROR, f"no Observation: {problem}")
