@@ -121,7 +121,7 @@ class Loop:
     def __init__(self, files: dict[str, str], folder: Path, **supervisor: object) -> None:
         common = {"use_sim_time": True, "lockstep": True, **files}
         own: dict[str, dict[str, object]] = {
-            "recorder": {"episodes_dir": str(folder)},
+            "recorder": {"episodes_dir": str(folder), "policy_expected": True},
             "intervention_mux": {"guard": 1.0},
             "supervisor": {
                 "scene_reset": True,

@@ -58,7 +58,7 @@ class RecorderNode(Node):
         self._extra = [self._extra_topic(text) for text in declare(self, "extra_topics", [""], about) if text]
         self._episode_id = ""
         self._sorter = EpisodeSorter(late_s, lambda status: bytes(serialize_message(episode_status_to_msg(status))))
-        self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE, topics.OBSERVATION, topics.ACTION])
+        self._health = NodeHealth(self, self._report, inputs=self._declare_inputs())
         self._salvage()
         self._thread = RecordingThread(self._open_writer, capacity_mib * 2**20, self.get_logger().error)
         self._connect()
@@ -68,6 +68,15 @@ class RecorderNode(Node):
         if not folder:
             raise ValueError("parameter episodes_dir is empty: name the folder of the episode bags")
         return folder
+
+    def _declare_inputs(self) -> list[str]:
+        """Topics that must be there before an episode begins, so that its first message is not lost."""
+        inputs = [topics.EPISODE_STATE, topics.OBSERVATION, topics.ACTION]
+        if declare(self, "policy_expected", False, "a policy proposes actions"):
+            inputs.append(topics.POLICY_OUTPUT)
+        if declare(self, "reward_expected", False, "a reward node judges every tick"):
+            inputs.append(topics.REWARD)
+        return inputs
 
     def _extra_topic(self, text: str) -> tuple[RecordedTopic, type]:
         try:
