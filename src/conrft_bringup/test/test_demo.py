@@ -70,7 +70,7 @@ def test_a_graph_runs_until_its_episodes_are_there(launches: Path, tmp_path: Pat
             "- executable: {cmd: sh -c 'echo bad luck; exit 3', on_exit: shutdown}",
             "required process [sh-1] has died with exit code 3",
         ),
-        ("- executable: {cmd: 'true', on_exit: shutdown}", "the graph ended after 0/1"),
+        ("- executable: {cmd: echo bad luck, on_exit: shutdown}", "the graph ended after 0/1"),
     ],
 )
 def test_a_graph_that_fails_names_its_log_and_shows_its_end(
@@ -80,8 +80,18 @@ def test_a_graph_that_fails_names_its_log_and_shows_its_end(
     with pytest.raises(StageFailed) as error:
         run_graph("x", {}, tmp_path / "x.log", line, Watch(EpisodeCount(tmp_path / "none"), 1))
     assert problem in str(error.value)
-    assert f"log: {tmp_path / 'x.log'}, which ends with:" in str(error.value)
-    assert "[INFO] [launch]: shutting down" in str(error.value)
+    assert f"log: {tmp_path / 'x.log'}, which says:" in str(error.value)
+    assert "-1] bad luck" in str(error.value)
+
+
+def test_a_stage_is_asked_to_end_only_once(launches: Path, tmp_path: Path, line: ProgressLine) -> None:
+    program = "trap 'sleep 1.5; touch written; exit 0' INT; while true; do sleep 0.1; done"
+    (tmp_path / "slow").write_text(f"#!/bin/sh\ncd {tmp_path}\n{program}\n")
+    (tmp_path / "slow").chmod(0o755)
+    write(launches, f"launch: [{{executable: {{cmd: {tmp_path}/slow}}}}]", "x.launch.yaml")
+    watch = Watch(EpisodeCount(tmp_path / "none"), 5, deadline=time.monotonic() + 0.5)
+    run_graph("x", {}, tmp_path / "x.log", line, watch)
+    assert (tmp_path / "written").exists(), "it was not given the time to write its checkpoint"
 
 
 def test_a_dead_node_that_nobody_restarts_ends_the_stage(

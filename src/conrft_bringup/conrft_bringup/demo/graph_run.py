@@ -22,6 +22,7 @@ from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_fil
 _GRACE = GracePeriods(terminate=30.0, kill=5.0)
 _AFTER_A_DEATH = 10.0  # s in which the other nodes can still say what it did to them
 _MOST_DEATHS = 3  # of a node that is started again
+_SHUTTING_DOWN = "[INFO] [launch]: shutting down"
 _TAIL = 15  # lines of the log that are shown when a stage fails
 
 
@@ -80,7 +81,7 @@ def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: P
         raise Interrupted
     watcher.look_at_episodes()
     if watcher.problem or result.exit_code:
-        raise failure(watcher.problem or result.reason or "a node has failed", log)
+        raise failure(watcher.problem or result.reason or "a node has failed", log, about=watcher.culprit)
     if not watcher.complete and not watcher.out_of_time:
         raise failure(f"the graph ended after {watcher.state}", log)
 
@@ -120,13 +121,22 @@ def run_command(words: Sequence[str], log: Path, line: ProgressLine, *, state: C
     _check(result, f"conrft {' '.join(words[:2])}", log)
 
 
-def failure(problem: str, log: Path) -> StageFailed:
-    """A failure with the end of its log."""
+def failure(problem: str, log: Path, about: str = "") -> StageFailed:
+    """A failure with the end of its log, as it was before the launch was being ended.
+
+    Args:
+        problem: what went wrong.
+        log: of the stage.
+        about: only lines that name this process, where there are any.
+    """
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    return StageFailed("\n".join([f"{problem}\nlog: {log}, which ends with:", *(f"    {text}" for text in lines)]))
+    ends = [number for number, text in enumerate(lines) if _SHUTTING_DOWN in text]
+    lines = lines[: ends[-1]] if ends else lines
+    lines = [text for text in lines if about in text] or lines
+    return StageFailed("\n".join([f"{problem}\nlog: {log}, which says:", *(f"    {text}" for text in lines[-_TAIL:])]))
 
 
 def _check(result: LaunchResult, what: str, log: Path) -> None:
@@ -141,6 +151,7 @@ class _Watcher:
 
     def __init__(self, watch: Watch, line: ProgressLine, now: Callable[[], float] = time.monotonic) -> None:
         self.problem = ""
+        self.culprit = ""
         self.out_of_time = False
         self._watch, self._line, self._now = watch, line, now
         self._last_episode = now()
@@ -167,12 +178,12 @@ class _Watcher:
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
         self.look_at_episodes()
-        self.problem = self.problem or self._problem(supervisor.result)
-        if self.problem:
-            supervisor.shut_down(self.problem)
-        elif self._watch.deadline is not None and self._now() > self._watch.deadline:
-            self.out_of_time = True
-            supervisor.shut_down("the time is up")
+        if self.problem or self.out_of_time:
+            return
+        self.problem = self._problem(supervisor.result)
+        self.out_of_time = self._watch.deadline is not None and self._now() > self._watch.deadline
+        if self.problem or self.out_of_time:
+            supervisor.shut_down(self.problem or "the time is up")
 
     def _problem(self, result: LaunchResult) -> str:
         """What keeps the stage from going on; empty: nothing."""
@@ -180,10 +191,11 @@ class _Watcher:
             return f"no episode has been finished for {self._watch.patience:.0f} s"
         for label, deaths in result.deaths.items():
             if deaths > _MOST_DEATHS:
+                self.culprit = label
                 return f"{label} has died {deaths} times"
         if not result.failed:
             return ""
         self._died = self._died or self._now()
-        label, code = result.failed[0]
+        self.culprit, code = result.failed[0]
         waited = self._now() - self._died > _AFTER_A_DEATH
-        return f"{label} has died (exit code {code}); without it the arm holds still" if waited else ""
+        return f"{self.culprit} has died (exit code {code}); without it the arm holds still" if waited else ""
