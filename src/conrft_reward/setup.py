@@ -17,7 +17,7 @@ setup(
     maintainer_email="maintainers@conrft.invalid",
     description="Binary success classifier: model, training from recorded episodes, and the node that judges.",
     license="Apache-2.0",
-    tests_require=["pytest"],
+    extras_require={"test": ["pytest"]},
     entry_points={
         "console_scripts": [f"{name} = {PACKAGE}.nodes.reward_node:main" for name in ("reward", "reward_node")]
     },

@@ -10,11 +10,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from episodes import TASK, drawn_episode
+from drawn_episodes import QUICK, TASK, drawn_episode
 
-from conrft_reward.training import Trained, TrainingSettings, train_and_inspect
-
-QUICK = TrainingSettings(size=32, members=2, max_steps=100, batch=48)
+from conrft_reward.training import Trained, train_and_inspect
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from episodes import TASK, observation
+from drawn_episodes import TASK, observation
 
 from conrft_data.types import Observation
 from conrft_reward.classifier import ClassifierConfig, ClassifierError, SuccessClassifier

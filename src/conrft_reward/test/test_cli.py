@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from episodes import TASK, drawn_episode, observation
+from drawn_episodes import QUICK, TASK, drawn_episode, observation
 
-from conftest import QUICK
 from conrft_data.bags import relabel, write_episode
 from conrft_data.types import Outcome
 from conrft_reward import training

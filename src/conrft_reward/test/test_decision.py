@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from episodes import TASK, observation
+from drawn_episodes import TASK, observation
 
 from conrft_reward.decision import SuccessDecision, gates_hold
 

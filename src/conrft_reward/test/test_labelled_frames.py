@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from episodes import TASK, drawn_episode
+from drawn_episodes import TASK, drawn_episode
 
 from conrft_data.types import Mode, Outcome
 from conrft_reward.labelled_frames import labelled_frames, labels_of

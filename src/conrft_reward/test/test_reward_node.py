@@ -14,7 +14,7 @@ import pytest
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
-from episodes import TASK, observation
+from drawn_episodes import TASK, observation
 from rclpy.executors import SingleThreadedExecutor
 
 from conrft_data import topics

@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from episodes import TASK, drawn_episode, observation
+from drawn_episodes import QUICK, TASK, drawn_episode, observation
 
-from conftest import QUICK
 from conrft_reward.labelled_frames import labelled_frames
 from conrft_reward.training import (
     Trained,

@@ -6,6 +6,9 @@ import numpy as np
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import ActionSource, Command, Episode, Image, Mode, Observation, Outcome
+from conrft_reward.training import TrainingSettings
+
+QUICK = TrainingSettings(size=32, members=2, max_steps=100, batch=48)
 
 TASK = TaskConfig.model_validate(
     {
