@@ -1,0 +1,175 @@
+"""The launch files of this package fit the nodes that they start, and the genuine ``ros2 launch``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from launch_files import add_package, expand
+
+from conrft_bringup.launch_runner.expansion import StartProcess
+from conrft_bringup.launch_runner.runner import launch_arguments
+from conrft_data.config import RobotConfig, TaskConfig, load_config
+
+PACKAGE = Path(__file__).parents[1]
+SOURCES = PACKAGE.parent
+NODES = {
+    "conrft_sim": ("simulator", "scripted_operator"),
+    "conrft_control": ("observer", "intervention_mux", "commander", "supervisor", "recorder"),
+    "conrft_policy": ("policy",),
+    "conrft_reward": ("reward",),
+    "conrft_learner": ("learner",),
+    "spacenav": ("spacenav_node",),
+}
+LOOP = {"observer", "intervention_mux", "commander", "supervisor"}
+STARTED = {
+    "sim": LOOP | {"simulator", "scripted_operator"},
+    "record_demos": LOOP | {"simulator", "scripted_operator", "recorder"},
+    "train": LOOP | {"simulator", "scripted_operator", "recorder", "policy", "reward", "learner"},
+    "evaluate": LOOP | {"simulator", "scripted_operator", "recorder", "policy"},
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment in which every package is installed, with executables that do nothing."""
+    prefix = tmp_path / "prefix"
+    for package, executables in NODES.items():
+        add_package(prefix, package, **dict.fromkeys(executables, "exit 0"))
+    add_package(prefix, "conrft_bringup")
+    for folder in ("launch", "config"):
+        (prefix / "share/conrft_bringup" / folder).symlink_to(PACKAGE / folder)
+    return {"AMENT_PREFIX_PATH": str(prefix)}
+
+
+def started(name: str, environment: dict[str, str], tmp_path: Path, **arguments: str) -> dict[str, StartProcess]:
+    """The processes of a launch file by label."""
+    file = tmp_path / f"{name}.launch.yaml"
+    if not file.exists():
+        file.symlink_to(PACKAGE / "launch" / f"{name}.launch.yaml")
+    requests = expand(file, environment, **arguments)
+    return {request.label: request for request in requests if isinstance(request, StartProcess)}
+
+
+def parameters(process: StartProcess) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for flag, file in itertools.pairwise(process.command):
+        if flag == "--params-file":
+            for content in yaml.safe_load(Path(file).read_text()).values():
+                values.update(content["ros__parameters"])
+    return values
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_launch_file_starts_its_nodes(name: str, environment: dict[str, str], tmp_path: Path) -> None:
+    assert set(started(name, environment, tmp_path)) == STARTED[name]
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_every_parameter_is_one_that_the_node_declares(name: str, environment: dict[str, str], tmp_path: Path) -> None:
+    for process in started(name, environment, tmp_path).values():
+        package = Path(process.command[0]).parent.name
+        # The package's own node modules hold the names as literals, be it in calls or in tables.
+        source = "".join(path.read_text() for path in (SOURCES / package / package).rglob("*.py"))
+        unknown = [key for key in parameters(process) if key != "use_sim_time" and f'"{key}"' not in source]
+        assert not unknown, f"{process.label} declares no parameter {unknown}"
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_every_argument_is_described(name: str, environment: dict[str, str]) -> None:
+    arguments = launch_arguments(PACKAGE / "launch" / f"{name}.launch.yaml", environment)
+    assert {"task", "namespace", "seed", "episodes", "lockstep", "use_sim_time"} <= {a.name for a in arguments}
+    assert [argument.name for argument in arguments if not argument.description] == []
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_namespace_moves_the_whole_graph(name: str, environment: dict[str, str], tmp_path: Path) -> None:
+    for process in started(name, environment, tmp_path, namespace="left").values():
+        assert "__ns:=/left" in process.command
+
+
+def test_simulation_runs_in_lockstep_but_for_the_interactive_launch(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    for name in STARTED:
+        processes = started(name, environment, tmp_path)
+        wanted = name != "sim"
+        for label in ("simulator", "observer", "intervention_mux", "commander", "supervisor", "scripted_operator"):
+            assert parameters(processes[label])["lockstep"] is wanted, f"{name}: {label}"
+        assert parameters(processes["observer"])["use_sim_time"] is True
+        assert parameters(processes["simulator"])["use_sim_time"] is False
+
+
+def test_a_real_robot_has_no_simulator_its_own_clock_and_a_person_at_the_device(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("train", environment, tmp_path, robot="fr3")
+    assert set(processes) == STARTED["train"] - {"simulator", "scripted_operator"} | {"spacenav_node"}
+    supervisor = parameters(processes["supervisor"])
+    assert (supervisor["lockstep"], supervisor["use_sim_time"], supervisor["scene_reset"]) == (False, False, False)
+    assert supervisor["after_fault"] == "wait"
+    assert str(parameters(processes["commander"])["robot_file"]).endswith("config/robots/fr3.yaml")
+
+
+def test_only_the_supervisor_ends_a_launch_and_only_what_can_go_on_is_started_again(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("train", environment, tmp_path)
+    assert {label for label, process in processes.items() if process.required} == {"supervisor"}
+    assert {label for label, process in processes.items() if process.respawn} == {"policy", "reward", "learner"}
+
+
+def test_training_waits_for_learner_policy_and_reward(environment: dict[str, str], tmp_path: Path) -> None:
+    processes = started("train", environment, tmp_path, run_dir="runs/x", preset="paper", seed="5")
+    supervisor, learner = parameters(processes["supervisor"]), parameters(processes["learner"])
+    assert (supervisor["mode"], supervisor["wait_for_learner"], supervisor["seed"]) == ("training", True, 5)
+    mux = parameters(processes["intervention_mux"])
+    assert (mux["policy_expected"], mux["reward_expected"], mux["operator_expected"]) == (True, True, True)
+    assert parameters(processes["scripted_operator"])["mode"] == "intervene"
+    assert (learner["episodes_dir"], learner["run_dir"], learner["demos_dir"]) == (
+        "runs/x/episodes",
+        "runs/x/learner",
+        "runs/x/demos",
+    )
+    assert str(learner["preset_file"]).endswith("config/presets/paper.yaml")
+    assert parameters(processes["recorder"])["episodes_dir"] == "runs/x/episodes"
+
+
+def test_an_evaluation_is_judged_by_the_simulator_and_by_no_classifier(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("evaluate", environment, tmp_path)
+    assert parameters(processes["scripted_operator"])["mode"] == "judge"
+    assert parameters(processes["supervisor"])["mode"] == "evaluation"
+    assert "reward" not in processes
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "config/tasks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_task_files_are_valid(file: Path) -> None:
+    assert load_config(TaskConfig, file).name == file.stem
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "config/robots").glob("*.yaml")), ids=lambda path: path.stem)
+def test_robot_files_are_valid_and_have_the_tasks_cameras(file: Path) -> None:
+    robot = load_config(RobotConfig, file)
+    assert robot.name == file.stem
+    for task_file in (PACKAGE / "config/tasks").glob("*.yaml"):
+        assert set(load_config(TaskConfig, task_file).cameras) <= set(robot.cameras)
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_the_genuine_ros2_launch_reads_the_same_file(
+    name: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("launch_ros", reason="a workstation with ROS 2 has it")
+    frontend = pytest.importorskip("launch.frontend")
+    monkeypatch.setenv(
+        "AMENT_PREFIX_PATH", os.pathsep.join([environment["AMENT_PREFIX_PATH"], os.environ["AMENT_PREFIX_PATH"]])
+    )
+    root, parser = frontend.Parser.load(str(PACKAGE / "launch" / f"{name}.launch.yaml"))
+    description = parser.parse_description(root)
+    declared = {argument.name for argument in description.get_launch_arguments()}
+    assert {argument.name for argument in launch_arguments(PACKAGE / "launch" / f"{name}.launch.yaml", {})} <= declared
