@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,11 @@ def python_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*.py") if "__pycache__" not in file.parts)
 
 
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+
+
 def imported_modules(tree: ast.AST) -> Iterator[str]:
     """Yields the dotted name of each module that the tree imports, wherever the import stands."""
     for node in ast.walk(tree):
@@ -84,7 +90,7 @@ def top_level_imports(folder: Path) -> dict[str, str]:
     """Returns {imported top-level module: one file that imports it} for what is neither Python's own nor local."""
     found: dict[str, str] = {}
     for file in python_files(folder):
-        for name in imported_modules(ast.parse(file.read_text(encoding="utf-8"))):
+        for name in imported_modules(parsed(file)):
             found.setdefault(name.split(".")[0], str(file.relative_to(ROOT)))
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
@@ -200,7 +206,7 @@ def test_the_learner_knows_nothing_of_robots() -> None:
 
 def test_modules_import_without_a_ros_distribution(folder: Path) -> None:
     for file in python_files(folder / folder.name):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = parsed(file)
         top = ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
         roots = {name.split(".")[0] for name in imported_modules(top)}
         assert roots.isdisjoint(ROBOT_ONLY), f"{file} imports {roots & ROBOT_ONLY} at its top"
@@ -208,7 +214,7 @@ def test_modules_import_without_a_ros_distribution(folder: Path) -> None:
 
 def test_nothing_loaded_can_run_code(folder: Path) -> None:
     for file in python_files(folder / folder.name):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = parsed(file)
         assert not {"pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"} & set(imported_modules(tree)), file
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
@@ -222,14 +228,14 @@ def test_every_command_and_node_has_its_function(folder: Path) -> None:
     for script in distribution(folder.name).entry_points:
         module = folder.joinpath(*script.module.split(".")).with_suffix(".py")
         assert module.is_file(), f"{folder.name}: {script.name} names {script.module}, which does not exist"
-        functions = [node.name for node in ast.parse(module.read_text(encoding="utf-8")).body if hasattr(node, "name")]
+        functions = [node.name for node in parsed(module).body if hasattr(node, "name")]
         assert script.attr in functions, f"{module} has no {script.attr}()"
 
 
 def test_functions_fit_a_screen(folder: Path) -> None:
     long = []
     for file in python_files(folder / folder.name):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None:
                 lines = node.end_lineno - node.lineno + 1
                 if lines > 60:
