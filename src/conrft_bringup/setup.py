@@ -26,7 +26,6 @@ setup(
         ("bin", ["bin/conrft"]),
         *shared("launch"),
         *shared("config"),
-        *shared("params"),
         *shared("rviz"),
     ],
     install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "pillow"],

@@ -363,6 +363,12 @@ def test_a_command_line_is_split_as_in_a_shell_and_substitutions_do_not_split(
             "1 is not of type float",
         ),
         (
+            "- node:\n    pkg: pkg\n    exec: node\n    param:\n      - {name: a, value: text, type: list_of_int}",
+            6,
+            "value",
+            "must be a list for type list_of_int",
+        ),
+        (
             "- node:\n    pkg: pkg\n    exec: node\n    param:\n      - {name: a, value: 1, type: complex}",
             6,
             "type",

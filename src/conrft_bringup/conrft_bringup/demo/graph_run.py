@@ -60,8 +60,6 @@ def graph_environment() -> dict[str, str]:
         # Domains up to 101 keep clear of the ports that Linux gives to outgoing connections.
         "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 101)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        # Each node does one thing at a time; more threads would only get in each other's way.
-        "OMP_NUM_THREADS": "1",
     }
 
 
