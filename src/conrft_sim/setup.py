@@ -11,7 +11,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
-    install_requires=["setuptools", "numpy", "mujoco>=3.2", "PyOpenGL", "gymnasium>=1.0"],
+    install_requires=["setuptools", "gymnasium>=1.0", "mujoco>=3.2", "numpy"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",
