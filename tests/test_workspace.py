@@ -91,7 +91,9 @@ def top_level_imports(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in python_files(folder):
         for name in imported_modules(parsed(file)):
-            found.setdefault(name.split(".")[0], str(file.relative_to(ROOT)))
+            # torch holds only the thin side of its TensorBoard writer.
+            module = "tensorboard" if name == "torch.utils.tensorboard" else name.split(".")[0]
+            found.setdefault(module, str(file.relative_to(ROOT)))
     return {name: file for name, file in found.items() if name not in sys.stdlib_module_names}
 
 

@@ -11,7 +11,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
-    install_requires=["setuptools", "numpy", "pydantic>=2", "safetensors", "torch"],
+    install_requires=["setuptools", "numpy", "pydantic>=2", "safetensors", "tensorboard", "torch"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",
