@@ -8,7 +8,7 @@ import importlib
 # name: (module, function that takes the remaining arguments and returns an exit code, what is measured)
 BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "tick": ("conrft_bringup.tick_benchmark", "tick", "observation to action at 10 Hz while the learner trains"),
-    "sim": ("conrft_sim.benchmark", "sim", "ticks of the simulator in lockstep"),
+    "sim": ("conrft_sim.benchmark", "main", "ticks of the simulator in lockstep"),
     "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor at batch 256"),
     "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay"),
 }

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import importlib
+import struct
+
+import pytest
+
+from conrft_bringup.bench_cli import BENCHMARKS
+from conrft_bringup.tick_probe import TickLatencies, stamp_of
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_where_the_command_looks_for_it(name: str) -> None:
+    module, function, _ = BENCHMARKS[name]
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_ticks_that_were_held_late_or_unanswered_are_missed() -> None:
+    latencies = TickLatencies()
+    for tick in range(10):
+        latencies.observation(tick * 100 * MS)
+    for tick, (latency, held) in enumerate([(20, False), (30, False), (81, False), (79, True), (40, False)]):
+        latencies.action(tick * 100 * MS, (tick * 100 + latency) * MS, held=held)
+    latencies.action(0, 500 * MS, held=True)
+    assert latencies.figures() == {
+        "ticks": 10,
+        "missed": 7,
+        "latency_ms_median": 40.0,
+        "latency_ms_p99": pytest.approx(80.92),
+    }
+
+
+def test_the_stamp_is_read_from_the_serialized_message() -> None:
+    assert stamp_of(b"\x00\x01\x00\x00" + struct.pack("<iI", 12, 345) + b"rest") == 12_000_000_345
+    assert stamp_of(b"\x00\x00\x00\x00" + struct.pack(">iI", 12, 345)) == 12_000_000_345
