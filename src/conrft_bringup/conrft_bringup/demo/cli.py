@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         print(f"interrupted; to go on: conrft demo --run {name} with the same options", file=sys.stderr)
         return 130
     print(f"\n{table}\n\neverything is in {folder}, this took {time.monotonic() - begin:.0f} s")

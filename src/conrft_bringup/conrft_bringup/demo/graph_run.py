@@ -65,7 +65,7 @@ def graph_environment() -> dict[str, str]:
 
 def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: ProgressLine, watch: Watch) -> None:
     """Runs a launch file until its supervisor has run all episodes; raises StageFailed or Interrupted."""
-    environment = graph_environment()
+    environment = {**graph_environment(), "ROS_LOG_DIR": str(log.parent / "ros")}
     output = LaunchOutput(log, quiet=True)
     watcher = _Watcher(watch, line)
     try:
