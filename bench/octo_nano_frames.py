@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +21,11 @@ from conrft_data.reference_pose import ReferencePose
 from conrft_sim.operator import PickAndPlacePlan, ideal_action
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
+from conrft_sim.tasks.pick_banana import PLATE_RADIUS
 
 PHASES = ("reach", "carry", "release", "retreat", "done")
 SIDE_SIZE, WRIST_SIZE = 128, 64  # what octo-nano's stems see, pixels
+PAIR_EVERY = 4  # ticks
 TASK_SHARE = 0.5  # of rollouts in the task's own narrow layout and looks
 LABELS = {
     "banana": slice(0, 3),  # relative to the tool centre point, in its frame, m
@@ -35,7 +38,7 @@ LABELS = {
     "phase": slice(19, 20),  # index into PHASES
     "narrow": slice(20, 21),  # 1: the task's own layout
     "episode": slice(21, 22),
-    "first": slice(22, 23),  # 1: first frame of its rollout
+    "first": slice(22, 23),  # 1: has no frame before it
 }
 LABEL_WIDTH = 23
 
@@ -58,7 +61,7 @@ class Frames:
         return side, wrist
 
     def predecessors(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The frame before each; the first frame of a rollout is its own predecessor."""
+        """The frame before each; the first frame of a pair is its own predecessor."""
         first = self.labels[index, LABELS["first"]][:, 0] > 0
         return np.where(first, index, index - 1)
 
@@ -125,8 +128,30 @@ class ClumsyHand:
         return action
 
 
+def shuffle(sim: Simulation, rng: np.random.Generator) -> None:
+    """Draw the layout (and in wide scenes the looks) anew in the middle of a rollout, as far as physics allows.
+
+    Frames are then nearly independent. What the hand is near to, or would be, stays where it is.
+    """
+    data, mocap = sim.data, int(sim.model.body("plate").mocapid[0])
+    joint = data.joint("banana")
+    before = joint.qpos.copy(), joint.qvel.copy(), data.mocap_pos[mocap].copy()
+    tcp = sim.tcp_pose[:3]
+    sim.task.place(data, rng, sim.randomisation)
+    resting = before[0][2] < 0.03 and np.linalg.norm(before[0][:3] - tcp) > 0.12
+    room = np.linalg.norm(joint.qpos[:2] - tcp[:2]) > 0.12 or tcp[2] > 0.12
+    if not (resting and room and rng.random() < 0.6):
+        joint.qpos[:], joint.qvel[:] = before[0], before[1]
+    plate = data.mocap_pos[mocap]
+    over_plate = joint.qpos[2] < 0.05 and np.linalg.norm(joint.qpos[:2] - plate[:2]) < PLATE_RADIUS + 0.09
+    hand_over_plate = tcp[2] < 0.08 and np.linalg.norm(tcp[:2] - plate[:2]) < PLATE_RADIUS + 0.10
+    if over_plate or hand_over_plate:
+        joint.qpos[:], joint.qvel[:], data.mocap_pos[mocap] = before
+    mujoco.mj_forward(sim.model, data)
+
+
 def rollout(sim: Simulation, seed: int, episode: int, ticks: int) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
-    """Frames of one rollout: side, wrist, label."""
+    """Pairs of consecutive frames (side, wrist, label) of one rollout, the layout shuffled before each pair."""
     rng = np.random.default_rng([seed, episode, 7])
     narrow = bool(rng.random() < TASK_SHARE)
     sim.randomisation = "task" if narrow else "wide"
@@ -136,9 +161,12 @@ def rollout(sim: Simulation, seed: int, episode: int, ticks: int) -> Iterator[tu
     reference.start(sim.tcp_pose)
     done = 0
     for tick in range(ticks):
+        if tick and tick % PAIR_EVERY == 0:
+            shuffle(sim, rng)
         scene = sim.scene()
-        labels = label(scene, plan, narrow=narrow, episode=episode, first=tick == 0)
-        yield reduce(sim.render("side"), SIDE_SIZE), reduce(sim.render("wrist"), WRIST_SIZE), labels
+        if tick % PAIR_EVERY < 2:
+            labels = label(scene, plan, narrow=narrow, episode=episode, first=tick % PAIR_EVERY == 0)
+            yield reduce(sim.render("side"), SIDE_SIZE), reduce(sim.render("wrist"), WRIST_SIZE), labels
         done += scene.success
         if done > 4:
             return
@@ -157,7 +185,7 @@ def generate_shard(folder: Path, task: TaskConfig, seed: int, shard: int, frames
     count, episode = 0, shard * 1_000_000
     with Simulation(task, seed) as sim:
         while count < frames:
-            for images_and_label in rollout(sim, seed, episode, ticks=80):
+            for images_and_label in rollout(sim, seed, episode, ticks=90):
                 if count < frames:
                     side[count], wrist[count], labels[count] = images_and_label
                     count += 1

@@ -42,7 +42,7 @@ LENGTH_UNIT = 0.05  # m; positions are learned in this unit, so that 5 mm is a t
 REGRESSED = ("banana", "plate", "turn", "height", "opening", "to_go")
 UNITS = {"banana": LENGTH_UNIT, "plate": LENGTH_UNIT, "height": LENGTH_UNIT}
 HELD_OUT = 0.06  # share of rollouts
-EMA_DECAY = 0.97  # at each meeting of the workers
+EMA_DECAY = 0.75  # at each meeting of the workers: about the last 60 steps
 SYNC_STEPS = 16
 RIDGE = 1e-6  # of the probe, for each sample
 
@@ -200,7 +200,7 @@ def train(
     rng, start = np.random.default_rng([args.seed, rank]), time.perf_counter()
     objective = torch.compile(loss) if args.compile else loss
     for step in range(steps):
-        warm, progress = min(1.0, (step + 1) / 200), step / steps
+        warm, progress = min(1.0, (step + 1) / 100), step / steps
         for group in optimiser.param_groups:
             group["lr"] = args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         count = 1 if progress < args.single_frame else 2
