@@ -209,10 +209,11 @@ def apt_command() -> list[str] | None:
     """Returns the beginning of an `apt-get` command that may install here without asking, or None."""
     if shutil.which("apt-get") is None:
         return None
+    quietly = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     if os.geteuid() == 0:
-        return ["apt-get"]
+        return quietly
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
-        return ["sudo", "-n", "apt-get"]
+        return ["sudo", "-n", *quietly]
     return None
 
 
