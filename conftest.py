@@ -1,9 +1,10 @@
-"""Keeps a test run's ROS graph apart from every other on this machine and network."""
+"""Keeps a test run's ROS graph apart from every other one: tests publish target poses, which no robot may see."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 
 import pytest
 from domain_coordinator import domain_id
@@ -11,11 +12,16 @@ from domain_coordinator import domain_id
 _reserved = contextlib.ExitStack()
 
 
+def _unlikely_domain() -> int:
+    """Returns a domain that people seldom choose; 101 is the highest that is free of other ports everywhere."""
+    return random.randint(60, 101)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    # A domain that no other test run holds, unless the caller chose one; and nothing leaves this machine.
-    if "ROS_DOMAIN_ID" not in os.environ:
-        os.environ["ROS_DOMAIN_ID"] = str(_reserved.enter_context(domain_id()))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # Whatever the shell says: its domain may be the robot's. Each run reserves one that no other test run on this
+    # machine holds, and nothing leaves this machine.
+    os.environ["ROS_DOMAIN_ID"] = str(_reserved.enter_context(domain_id(_unlikely_domain)))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
