@@ -159,6 +159,8 @@ class ConRFT:
         noised = actions + sigmas[:, None] * self._noise(actions.shape)
         denoised = head.denoise(encoding, noised, sigmas)
         weights = denoising_weight(sigmas, sigma_data=head.config.sigma_data, scheme=self.preset.bc_weighting)
+        if self.preset.bc_successes_only:
+            weights = weights * worth_imitating(batch.bounds)
         cloning, figures = objectives.behaviour_cloning_loss(
             denoised,
             actions,
@@ -262,6 +264,15 @@ class HilConRFT(ConRFT):
             cql_alpha=preset.scheduled(preset.online_cql_alpha, preset.online_cql_alpha_final, episodes),
             actor=updates >= preset.online_critic_warmup,
         )
+
+
+def worth_imitating(bounds: Tensor) -> Tensor:
+    """Weights ``(B,)`` of mean 1 (or all 0) for behaviour cloning: transitions that led to a success by themselves.
+
+    ``bounds``: Monte-Carlo returns; positive in a success only, and -inf where a later take-over earned it.
+    """
+    kept = (bounds > 0).to(bounds.dtype)
+    return kept / kept.mean().clamp_min(1.0 / len(kept))
 
 
 def select(states: States, rows: Tensor) -> States:

@@ -35,6 +35,9 @@ class Preset(Config):
     bc_gripper_weight: float = Field(
         default=1.0, ge=0, le=100, description="weight of the gripper's error beside the other dimensions' 1"
     )
+    bc_successes_only: bool = Field(
+        default=False, description="clone only what led to a success without a later take-over, not the policy's errors"
+    )
     scale_inputs: bool = Field(
         default=False, description="standardise embedding and proprioception by the demonstrations' mean and spread"
     )

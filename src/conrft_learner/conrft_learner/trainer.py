@@ -297,6 +297,11 @@ class Trainer:
             )
         if episode.mode is Mode.EVALUATION:
             raise EpisodeRefused(f"episode {episode.episode_id} is an evaluation: it is never learned from")
+        if episode.mode is Mode.DEMONSTRATION and episode.outcome is not Outcome.SUCCESS:
+            ended = episode.outcome.name.lower()
+            raise EpisodeRefused(
+                f"demonstration {episode.episode_id} ended by {ended}: only successes are learned from"
+            )
         if embeddings is None:
             embeddings = self.usable_embeddings(episode)
         if embeddings is None:

@@ -187,6 +187,15 @@ def test_cloning_alone_leaves_the_critic_as_it_is(make_trainer: MakeTrainer, tmp
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.networks.critic.parameters(), strict=True))
 
 
+def test_a_demonstration_that_failed_is_refused(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(EpisodeRefused, match="test-000050 ended by timeout"):
+        trainer.ingest(make_episode(50, mode=Mode.DEMONSTRATION, outcome=Outcome.TIMEOUT))
+    assert trainer.ingest(make_episode(51, outcome=Outcome.TIMEOUT))
+
+
 def test_behaviour_cloning_learns_a_constant_action(
     make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:

@@ -189,16 +189,19 @@ class OperatorHabits:
         lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
+        negative_episodes: the first so many demonstrations are none: the hand looks about, touches nothing and aborts
+            after look_about_ticks; they show the reward classifier what no success looks like.
+        look_low, look_high: corners of the box in which the hand looks about, base frame, m.
         hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
             the gripper should do.
     """
 
-    speed_low: float = 0.60
+    speed_low: float = 0.50
     speed_high: float = 0.80
-    noise: float = 0.16
+    noise: float = 0.20
     noise_ticks: float = 4.0
     aim_spread: float = 0.003
-    pause_probability: float = 0.02
+    pause_probability: float = 0.03
     pause_ticks: int = 3
     stall_ticks: int = 12
     progress: float = 0.7
@@ -207,6 +210,10 @@ class OperatorHabits:
     min_ticks: int = 8
     gain_ticks: float = 14.0
     hold_buttons: bool = True
+    negative_episodes: int = 0
+    look_about_ticks: int = 60
+    look_low: tuple[float, float, float] = (0.35, -0.20, CLEAR_HEIGHT + 0.02)
+    look_high: tuple[float, float, float] = (0.60, 0.20, CLEAR_HEIGHT + 0.14)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,6 +263,8 @@ class ScriptedOperator:
         """Forgets the last episode and draws this one's habits."""
         h = self.habits
         self._rng = np.random.default_rng([self._seed, episode, 1])
+        self._episode, self._ticks, self._shown = episode, 0, False
+        self._look_at: Float64 | None = None
         self._speed = float(self._rng.uniform(h.speed_low, h.speed_high))
         self._aim = {name: self._rng.normal(0.0, h.aim_spread, 2) for name in ("banana", "plate")}
         self._hand_error = np.zeros(6)
@@ -275,8 +284,27 @@ class ScriptedOperator:
         if self.mode == "judge":
             return OperatorInput(success=scene.success)
         if self.mode == "demonstrate":
-            return OperatorInput(success=True) if scene.success else self._drive(scene)
+            return self._demonstrate(scene)
         return self._watch(scene)
+
+    def _demonstrate(self, scene: SceneSnapshot) -> OperatorInput:
+        """Drives until success; then shows it from everywhere, with the button pressed."""
+        self._ticks += 1
+        if 1 <= self._episode <= self.habits.negative_episodes:
+            return OperatorInput(twist=self._look_about(scene), abort=self._ticks > self.habits.look_about_ticks)
+        self._shown = self._shown or scene.success
+        return OperatorInput(twist=self._look_about(scene), success=True) if self._shown else self._drive(scene)
+
+    def _look_about(self, scene: SceneSnapshot) -> Float64:
+        """Twist (6,) towards one random point after another above the scene.
+
+        So the reward classifier learns where the objects are, not where the hand is.
+        """
+        h = self.habits
+        if self._look_at is None or np.linalg.norm(self._look_at - scene.tcp_pose[:3]) < 0.04:
+            self._look_at = self._rng.uniform(h.look_low, h.look_high)
+        towards = (self._look_at - scene.tcp_pose[:3]) / self._plan.settings.translation_scale
+        return np.concatenate([_at_most_one(towards), np.zeros(3)])
 
     def _watch(self, scene: SceneSnapshot) -> OperatorInput:
         """Takes over when the task stalls or is thrown back, lets go when it advances again."""

@@ -108,6 +108,12 @@ class Simulation:
         """Simulated time."""
         return self._elapsed_ns
 
+    def skip(self, duration_ns: int) -> None:
+        """Lets simulated time pass without motion; raises ValueError if it would run backwards."""
+        if duration_ns < 0:
+            raise ValueError(f"simulated time cannot run backwards, by {duration_ns} ns")
+        self._elapsed_ns += duration_ns
+
     def reset(self, seed: int, episode: int) -> None:
         """Arm at the reset pose with open gripper, objects at the start state of (``seed``, ``episode``)."""
         mujoco.mj_resetData(self.model, self.data)

@@ -68,6 +68,11 @@ class ScriptedOperatorNode(Node):
         declare("max_ticks", habits.max_ticks, fixed("longest take-over, ticks", whole=(1, 1000)))
         declare("speed_low", habits.speed_low, fixed("slowest episode, share of full speed", real=(0.05, 1.0)))
         declare("speed_high", habits.speed_high, fixed("fastest episode, share of full speed", real=(0.05, 1.0)))
+        declare(
+            "negative_episodes",
+            habits.negative_episodes,
+            fixed("first demonstrations in which the hand only looks about, for the classifier", whole=(0, 1000)),
+        )
         declare("noise", habits.noise, fixed("of the hand, in full actions", real=(0.0, 1.0)))
 
     def _value(self, name: str):  # type: ignore[no-untyped-def]  # the type is the parameter's
@@ -80,7 +85,7 @@ class ScriptedOperatorNode(Node):
         return list(_MODES.values()) if mode == "auto" else [mode]
 
     def _make_operator(self, mode: OperatorMode) -> ScriptedOperator:
-        names = ("stall_ticks", "min_ticks", "max_ticks", "speed_low", "speed_high", "noise")
+        names = ("stall_ticks", "min_ticks", "max_ticks", "speed_low", "speed_high", "noise", "negative_episodes")
         habits = OperatorHabits(**{name: self._value(name) for name in names})
         return ScriptedOperator(mode, self._value("seed"), habits=habits, settings=self._plan)
 
@@ -119,8 +124,7 @@ class ScriptedOperatorNode(Node):
         """Answers a scene; the same scene gets the same answer.
 
         While READY the first move is worked out anew for each scene, so that it is already there when step 0 is
-        observed, and so
-        that the noise does not depend on how long the wait was.
+        observed, and so that the noise does not depend on how long the wait was.
         """
         if self._operator is None or self._phase not in (Phase.READY, Phase.RUNNING):
             self._answered_ns, self._answer = -1, OperatorInput()

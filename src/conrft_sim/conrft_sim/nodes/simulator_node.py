@@ -27,9 +27,7 @@ from conrft_sim.target_gate import Judgement, TargetGate
 from conrft_sim.tasks import pick_banana
 
 _STEP_PERIOD_S = 0.01  # of the real-time loop
-_CATCH_UP_NS = (
-    50_000_000  # at most so much simulated time in one go; beyond it simulated time falls behind the wall clock
-)
+_CATCH_UP_NS = 50_000_000  # at most so much motion in one go; beyond it the scene runs slower than the clock
 _DIAGNOSTICS_PERIOD_S = 1.0
 _REJOIN_DISTANCE = 0.08  # m
 _TARGET_TIMEOUT_S = 0.5  # without a target for so long the arm is said to hold
@@ -42,11 +40,11 @@ def default_robot() -> RobotConfig:
 
 
 class SimulatorNode(Node):
-    """Publishes /clock, robot state, images and ``scene_state``; follows ``target_pose`` and the gripper command.
+    """Publishes robot state, images and ``scene_state``; follows ``target_pose`` and the gripper command.
 
-    In lockstep it publishes one tick and waits for the ``target_pose`` that carries the tick's stamp; then it
-    advances by 0.1 s. In
-    real time it follows the wall clock. Without a new target the simulated controller keeps the last one.
+    In lockstep it makes the time (``/clock``): it publishes one tick and waits for the ``target_pose`` that carries the
+    tick's stamp; then it advances by 0.1 s. In real time it stamps with the system's time, as the real drivers do.
+    Without a new target the simulated controller keeps the last one.
     """
 
     def __init__(self) -> None:
@@ -93,9 +91,8 @@ class SimulatorNode(Node):
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
         self._target_topic = self.resolve_topic_name(self._robot.target_pose)
-        # The gripper before the target: where both wait, the executor takes them in this order, and the
-        # target sets simulated
-        # time going. Gripper commands are sent on change only, so none may be lost.
+        # The gripper before the target: where both wait, the executor takes them in this order, and the target sets
+        # simulated time going. Gripper commands are sent on change only, so none may be lost.
         self.create_subscription(Float64MultiArray, self._robot.gripper_command, self._on_gripper, topics.TICK)
         self.create_subscription(PoseStamped, self._robot.target_pose, self._on_target, topics.COMMAND)
         self.create_service(ResetScene, topics.RESET_SCENE, self._on_reset)
@@ -109,6 +106,7 @@ class SimulatorNode(Node):
             self.create_timer(self._value("resend_period") / 2, self._resend, clock=steady)
             self._open_tick()
         else:
+            self._simulation.skip(time.time_ns() - self._simulation.time_ns)
             self._wall_offset_ns = time.monotonic_ns() - self._simulation.time_ns
             self.create_timer(_STEP_PERIOD_S, self._follow_wall_clock, clock=steady)
 
@@ -131,14 +129,13 @@ class SimulatorNode(Node):
             self._send_tick()
 
     def _follow_wall_clock(self) -> None:
-        """Advances simulated time to the wall clock and publishes what has become due."""
+        """Advances the scene to the wall clock and publishes what has become due."""
         behind = time.monotonic_ns() - self._wall_offset_ns - self._simulation.time_ns
         if behind > _CATCH_UP_NS:
-            self._wall_offset_ns += behind - _CATCH_UP_NS
+            self._simulation.skip(behind - _CATCH_UP_NS)
             behind = _CATCH_UP_NS
         for _ in range(behind // CONTROL_PERIOD_NS):
             self._simulation.control_step()
-        self._publish_clock()
         robot = self._publishers_of_robot
         if self._is_due("scene_rate"):
             _send(robot.scene())
