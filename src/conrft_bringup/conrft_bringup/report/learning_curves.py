@@ -83,18 +83,20 @@ def _draw_interventions(axes: Axes, figures: RunFigures) -> None:
 
 
 def _draw_losses(axes: Axes, runs: dict[str, Path]) -> None:
-    axes.set(title="learner", xlabel="update", yscale="symlog")
-    offset = 0.0
+    axes.set(title="learner", xlabel="update")
+    axes.set_yscale("symlog", linthresh=0.01)
+    named: set[str] = set()
     for stage, folder in runs.items():
+        # The learner counts its updates through both stages.
         figures = curves(read_records(folder / "metrics.jsonl"), stage)
         for index, name in enumerate(_LOSSES):
             if name in figures:
                 steps, values = figures[name]
-                label = name if stage == "offline" or offset == 0.0 else None
-                axes.plot(np.asarray(steps) + offset, values, color=f"C{index}", label=label)
+                axes.plot(steps, values, color=f"C{index}", label=None if name in named else name)
+                named.add(name)
         if stage == "offline" and figures:
-            offset = max(steps[-1] for steps, _ in figures.values())
-            axes.axvline(offset, color="#999999", linestyle=":", label="online begins")
+            begin = max(steps[-1] for steps, _ in figures.values())
+            axes.axvline(begin, color="#999999", linestyle=":", label="online begins")
     _legend(axes)
 
 
