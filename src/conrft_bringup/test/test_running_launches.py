@@ -160,21 +160,19 @@ def test_a_program_that_cannot_be_started_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_process_is_started_again_after_its_delay_and_keeps_its_number(tmp_path: Path) -> None:
-    count = tmp_path / "count"
-    program = script(tmp_path, "program", f"echo x >> {count}; exit 1")
-    path = write(
-        tmp_path,
-        f"""
-        launch:
-          - executable: {{cmd: {program}, respawn: "true", respawn_delay: 0.2}}
-          - timer: {{period: 1.0, children: [{{shutdown: {{reason: enough}}}}]}}
-        """,
-    )
-    result, lines = run(path)
-    starts = len(count.read_text().split())
-    assert 3 <= starts <= 5
-    assert sum("[program-1]: process started" in line for line in lines) == starts
-    assert result.exit_code == 0
+    program = script(tmp_path, "program", f"echo x >> {tmp_path}/starts; exit 1")
+    path = write(tmp_path, f"launch: [{{executable: {{cmd: {program}, respawn: 'true', respawn_delay: 0.3}}}}]")
+
+    def end_after_three(supervisor: ProcessSupervisor) -> None:
+        if (tmp_path / "starts").is_file() and len((tmp_path / "starts").read_text().split()) >= 3:
+            supervisor.shut_down("enough")
+
+    begin = time.monotonic()
+    result, lines = run(path, idle=end_after_three, idle_period=0.05)
+    assert time.monotonic() - begin >= 2 * 0.3
+    assert sum("[program-1]: process started" in line for line in lines) >= 3
+    assert (result.exit_code, result.failed) == (0, [])
+    assert result.deaths["program-1"] >= 2
 
 
 def test_a_timer_runs_its_actions_later_in_the_scope_of_its_place(tmp_path: Path) -> None:
