@@ -7,7 +7,7 @@ Notation: s states, a the data's actions, a~ the policy's, s' next states; E cri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -76,24 +76,21 @@ class ConRFT:
         tensors = {name: torch.from_numpy(array).to(self.generator.device) for name, array in batch.arrays.items()}
         known = {"embedding", "proprio", "action", "reward", "mask", "bound", "mc_return"}
         frozen = [name for name in tensors if name not in known and not name.startswith("next_")]
-        scale = self.networks.scaling
+        states = States(
+            embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen}
+        )
+        next_states = States(
+            embedding=tensors["next_embedding"],
+            proprio=tensors["next_proprio"],
+            frozen={n: tensors[f"next_{n}"] for n in frozen},
+        )
         return Transitions(
-            states=scale(
-                States(
-                    embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen}
-                )
-            ),
+            states=self.networks.scaling(states),
             actions=tensors["action"],
             rewards=tensors["reward"],
             masks=tensors["mask"],
             bounds=tensors["bound"],
-            next_states=scale(
-                States(
-                    embedding=tensors["next_embedding"],
-                    proprio=tensors["next_proprio"],
-                    frozen={n: tensors[f"next_{n}"] for n in frozen},
-                )
-            ),
+            next_states=self.networks.scaling(next_states),
         )
 
     def critic_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:

@@ -26,6 +26,7 @@ class Preset(Config):
     sigma_max: float = Field(
         default=80.0, gt=0.1, le=1000, description="largest noise level, where one-step sampling starts"
     )
+    binary_gripper: bool = Field(default=False, description="acting opens or closes the gripper, it never keeps it")
     bc_weighting: Literal["karras", "snr", "snr+1", "uniform"] = Field(
         default="karras", description="weight of the denoising error by noise level"
     )
@@ -152,6 +153,7 @@ class Preset(Config):
             embedding_dim=embedding_dim,
             action_dim=ACTION_DIM,
             fix_gripper=task.action_dim < ACTION_DIM,
+            binary_gripper=self.binary_gripper,
             proprio_dim=2 * PROPRIOCEPTION_DIM,
             proprio_latent=self.proprio_latent,
             hidden=self.head_hidden,

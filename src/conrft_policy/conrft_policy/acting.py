@@ -34,6 +34,14 @@ def head_config(task: TaskConfig, embedding_dim: int, **constants: object) -> He
     return HeadConfig.model_validate({**constants, **needed, "embedding_dim": embedding_dim})
 
 
+def executable(action: Float32, config: HeadConfig) -> Float32:
+    """The head's action ``(7,)`` as it is commanded: clipped to [-1, 1], a binary gripper at one of its ends."""
+    action = np.clip(action, -1.0, 1.0)
+    if config.binary_gripper and not config.fix_gripper:
+        action[-1] = 1.0 if action[-1] >= 0 else -1.0
+    return action
+
+
 class Actor:
     """The policy of one robot.
 
@@ -104,7 +112,7 @@ class Actor:
         action = self._sample(acting.head, embedding, proprio, self._noise(acting.head.config, observation))
         if not np.isfinite(action).all():
             raise CannotAct(f"the action of weights version {acting.version} is not finite")
-        return np.clip(action, -1.0, 1.0), embedding
+        return executable(action, acting.head.config), embedding
 
     def set_weights(self, weights: PolicyWeights) -> None:
         """Acts with these weights from the next step on; raises WeightsRefused, and then keeps those that it has.

@@ -32,6 +32,7 @@ class HeadConfig(BaseModel):
     embedding_dim: int = Field(ge=1, le=8192, description="width of the backbone's embedding")
     action_dim: int = Field(default=7, ge=1, le=64, description="numbers in an action, the gripper last")
     fix_gripper: bool = Field(default=False, description="the head leaves the gripper out and 0 (keep) is appended")
+    binary_gripper: bool = Field(default=False, description="when acting, the gripper is opened or closed, never kept")
     proprio_dim: int = Field(default=38, ge=1, le=1024, description="stacked proprioception vectors, old frame first")
     proprio_latent: int = Field(default=64, ge=1, le=1024, description="width of the proprioception's latent")
     hidden: tuple[int, ...] = Field(default=(256, 256), min_length=1, description="widths of the hidden layers")
