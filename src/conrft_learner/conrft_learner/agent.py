@@ -7,7 +7,7 @@ Notation: s states, a the data's actions, a~ the policy's, s' next states; E cri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
