@@ -159,9 +159,7 @@ def ridge_probe(
 
 
 @torch.no_grad()
-def evaluate(
-    model: OctoTransformer, heads: Heads, frames: Frames, test: NDArray, language: Tensor
-) -> dict[str, float]:
+def evaluate(model: OctoTransformer, heads: Heads, frames: Frames, test: NDArray, language: Tensor) -> dict[str, float]:
     """Held-out errors: positions in mm (median of the Euclidean error), cloned action, gripper and phase."""
     chosen = np.sort(np.random.default_rng(1).choice(test, min(3000, len(test)), replace=False))
     labels = torch.from_numpy(frames.labels[chosen])
