@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -68,20 +69,25 @@ def _spin(node: Node, stopping: _Stopping) -> int:
 class _Stopping:
     requested: bool = False
     wake: Callable[[], None] | None = None
+    wakeup: socket.socket | None = None  # Python's signal handler writes into it as long as it is open
 
 
 def _stop_signals() -> _Stopping:
-    """Notes SIGINT and SIGTERM in a thread of their own, from now on.
+    """Notes SIGINT and SIGTERM from now on, whichever thread the kernel hands them to.
 
-    A Python signal handler would run only when the executor's wait returns, and could break off a callback or the
-    node's last words. A blocked signal does neither.
+    Python's own handlers run only when the executor's wait returns, so they do nothing here. The C handler below them
+    writes the signal's number into a socket at once; a thread reads it there and wakes the executor. (Blocking the
+    signals instead would miss those that a library's thread from before, OpenBLAS's for one, takes.)
     """
-    stopping = _Stopping()
-    signals = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    stopping = _Stopping(wakeup=writer)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
 
     def wait() -> None:
-        signal.sigwait(signals)
+        reader.recv(1)
         stopping.requested = True
         if (wake := stopping.wake) is not None:
             wake()
