@@ -34,7 +34,7 @@ class DemoSettings:
     backbone: str = "octo-nano"
     seed: int = 0
     demonstrations: int = 20
-    episodes: int = 90
+    episodes: int = 60
     trials: int = 20
     seconds: float | None = None
 
