@@ -107,6 +107,7 @@ class Commander:
         self._held: Float64 | None = None
         self._answered: Target | None = None
         self._waiting: tuple[Tick, Command] | None = None
+        self._early: tuple[Tick, Command] | None = None
         self._done = Tick(-1, -1, -1)
         self._last_action_ns: int | None = None
         self._arrived = False
@@ -134,6 +135,9 @@ class Commander:
             self._held = None
             # The first Action may take one tick longer: its Observation waits for the next tick.
             self._last_action_ns = now_ns + TICK_NS
+            if self._early is not None:
+                early, self._early = self._early, None
+                return self.on_action(*early, now_ns)
         return None
 
     def on_pose(self, stamp_ns: int, pose: Float64 | None) -> Target | None:
@@ -180,6 +184,8 @@ class Commander:
     def on_action(self, tick: Tick, command: Command, now_ns: int) -> Target | None:
         """An Action for ``tick``; one of another episode, or of a tick that was answered, does not count."""
         if not self._counts(tick):
+            if self.settings.lockstep and self._is_early(tick):
+                self._early = (tick, command)
             return None
         if self.settings.lockstep and (not self._poses or self._poses[-1].stamp_ns < tick.stamp_ns):
             self._waiting = (tick, command)
@@ -228,6 +234,13 @@ class Commander:
             return False
         # The Action of the final step may come after the news that the episode has ended.
         return status.phase is Phase.RUNNING or (status.phase is Phase.ENDED and tick.step <= status.final_step)
+
+    def _is_early(self, tick: Tick) -> bool:
+        """Whether the Action has overtaken the news that its episode runs. In lockstep nobody would send it again."""
+        status = self._status
+        if status is None or tick.episode > status.episode:
+            return True
+        return tick.episode == status.episode and status.phase in (Phase.RESETTING, Phase.READY)
 
     def _measured_at(self, stamp_ns: int) -> _Pose | None:
         """The pose that was the newest at the tick: the one that its Observation shows."""

@@ -83,6 +83,26 @@ def test_an_action_of_another_episode_does_not_count(lockstep: Commander, status
     assert lockstep.on_action(tick(0, episode=2), FORWARD, 0) is None
 
 
+def test_in_lockstep_an_action_that_overtakes_the_news_of_its_episode_is_followed_when_the_news_comes(
+    lockstep: Commander, status: Status, home: np.ndarray
+) -> None:
+    lockstep.on_pose(0, home)
+    lockstep.on_status(status(Phase.READY, stamp_ns=0), 0)
+    assert lockstep.on_action(tick(0), FORWARD, 0) is None
+    target = some(lockstep.on_status(status(Phase.RUNNING, stamp_ns=0), 0))
+    np.testing.assert_allclose(target.pose[:3], moved(home, 0.03)[:3], atol=1e-6)
+    assert lockstep.on_action(tick(0), FORWARD, 0) is None
+
+
+def test_in_real_time_an_early_action_is_not_followed_late(
+    real_time: Commander, status: Status, home: np.ndarray
+) -> None:
+    real_time.on_pose(0, home)
+    real_time.on_status(status(Phase.READY, stamp_ns=0), 0)
+    assert real_time.on_action(tick(0), FORWARD, 0) is None
+    assert real_time.on_status(status(Phase.RUNNING, stamp_ns=0), 0) is None
+
+
 def test_in_lockstep_an_action_waits_for_the_measured_pose_of_its_tick(
     lockstep: Commander, status: Status, home: np.ndarray
 ) -> None:
