@@ -25,9 +25,10 @@ END_EPISODE = "end_episode"
 START_EPISODE = "start_episode"
 RELABEL_EPISODE = "relabel_episode"
 
-# Tick messages are reliable: the recorder must get each one. A depth of ten bridges one second of a busy subscriber.
+# Tick messages are reliable: the recorder must get each one. A depth of a hundred bridges ten seconds of a busy
+# subscriber, or a second or two in lockstep.
 TICK = QoSProfile(
-    depth=10,
+    depth=100,
     history=HistoryPolicy.KEEP_LAST,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,

@@ -93,7 +93,7 @@ def test_a_bag_has_jazzys_metadata_with_the_quality_of_service(tmp_path: Path, m
     topics = {t["topic_metadata"]["name"]: t["topic_metadata"] for t in information["topics_with_message_count"]}
     assert topics["/observation"]["type_description_hash"] == type_hash("conrft_msgs/msg/Observation")
     (qos,) = topics["/observation"]["offered_qos_profiles"]
-    assert (qos["reliability"], qos["durability"], qos["depth"]) == ("reliable", "volatile", 10)
+    assert (qos["reliability"], qos["durability"], qos["depth"]) == ("reliable", "volatile", 100)
     (qos,) = topics["/episode_state"]["offered_qos_profiles"]
     assert qos["durability"] == "transient_local"
     assert information["custom_data"]["conrft_outcome"] == "SUCCESS"
@@ -340,6 +340,12 @@ def test_a_missing_observation_is_refused(tmp_path: Path, make_episode: EpisodeM
     bag = write_messages(tmp_path, make_episode(), ALL, observation=lambda m: m if m.step != 3 else None)
     with pytest.raises(BagError, match="has an action but no observation at step 3"):
         read_episode(bag)
+
+
+def test_a_tail_may_be_cut_off_after_an_action(tmp_path: Path, make_episode: EpisodeMaker) -> None:
+    episode = make_episode(final_step=6, tail=2)
+    bag = write_messages(tmp_path, episode, ALL, observation=lambda m: m if m.step != 8 else None)
+    assert [observation.step for observation in read_episode(bag).tail] == [7]
 
 
 def test_a_missing_action_is_refused(tmp_path: Path, make_episode: EpisodeMaker) -> None:

@@ -63,5 +63,5 @@ def test_a_folder_without_episodes_is_one_sentence(
 ) -> None:
     chosen = ["--demos", tmp_path / "absent", "--task-file", folders / "task.yaml", "--out", tmp_path / "r.safetensors"]
     assert conrft("reward", "train", *chosen) == 1
-    assert "absent: holds no recorded episode" in capsys.readouterr().out
+    assert "absent: holds no recorded episode that can be used" in capsys.readouterr().out
     assert not (tmp_path / "r.safetensors").exists()

@@ -193,7 +193,9 @@ class _Contents:
     def _check_complete(self, info: EpisodeInfo) -> None:
         if len({tick.episode for tick in self.ticks.values()}) > 1:
             raise BagError(f"{info.path}: holds several episodes (`conrft demos import` splits them)")
-        if orphans := sorted(set(self.commands) - set(self.observations)):
+        # Beyond the final step a bag may be cut off anywhere: those ticks only show the outcome.
+        transitions = {step for step in self.commands if step <= info.final_step}
+        if orphans := sorted(transitions - set(self.observations)):
             raise BagError(f"{info.path}: has an action but no observation at step {orphans[0]}")
         for step in range(info.final_step + 1):
             if step not in self.observations:
