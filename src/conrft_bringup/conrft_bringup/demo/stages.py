@@ -89,7 +89,8 @@ def train_offline(run: Run, line: ProgressLine) -> str:
     """The offline stage (Cal-ConRFT)."""
     words = ["train", "offline", "--demos", str(run.folder.demonstrations), "--out", str(run.folder.offline)]
     words += ["--task-file", str(run.task_file), "--preset-file", str(run.preset_file)]
-    words += ["--backbone", run.settings.backbone, "--seed", str(run.settings.seed)]
+    # One thread: the batches are small, and threads that wait for each other stall on a busy machine.
+    words += ["--backbone", run.settings.backbone, "--seed", str(run.settings.seed), "--threads", "1"]
     run_command(words, run.log("offline"), line, state=lambda: _learner_state(run.folder.offline))
     return _learner_state(run.folder.offline)
 
