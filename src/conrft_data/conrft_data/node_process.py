@@ -135,12 +135,11 @@ def _heed_stop_signals() -> _Stopping:
     def wait() -> None:
         # Other signals that Python handles arrive here too. Nothing is received once the writer is closed.
         with reader:
-            while (received := reader.recv(1)) and received[0] not in _STOP_SIGNALS:
-                pass
-        with stopping.lock:
-            stopping.requested = True
-            if stopping.wake is not None:
-                stopping.wake()
+            while received := reader.recv(1):
+                with stopping.lock:
+                    stopping.requested = stopping.requested or received[0] in _STOP_SIGNALS
+                    if stopping.requested and stopping.wake is not None:
+                        stopping.wake()
 
     threading.Thread(target=wait, name="stop signals", daemon=True).start()
     return stopping

@@ -25,7 +25,7 @@ import os, signal, sys, threading, time
 import rclpy
 from rclpy.node import Node
 from std_msgs.msg import String
-from conrft_data.node_process import StopRequested, run
+from conrft_data.node_process import StopRequested, described, run
 
 class Sleeper(Node):
     def __init__(self):
@@ -154,7 +154,10 @@ def test_a_callback_can_end_the_node_with_a_code(start: Callable[[str], subproce
     assert (code, output, errors) == (exit_code, "stopped\ndestroyed by MainThread\n", "")
 
 
-@pytest.mark.parametrize("wrong", ["raise ValueError('bad.yaml: no such key')", "self.declare_parameter('a b')"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["raise ValueError('bad.yaml: no such key')", "self.declare_parameter('n', 5, described('n', integers=(0, 3)))"],
+)
 def test_a_wrong_configuration_is_one_fatal_sentence_and_code_1(
     start: Callable[[str], subprocess.Popen[str]], wrong: str
 ) -> None:
