@@ -7,10 +7,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
-from conrft_control.nodes.running import StopRequested
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_to_stamp
+from conrft_data.node_process import StopRequested
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
 from conrft_msgs.msg import EpisodeState

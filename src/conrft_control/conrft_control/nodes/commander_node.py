@@ -21,7 +21,6 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task, declare_tolerance
-from conrft_control.nodes.running import run
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,
@@ -33,6 +32,7 @@ from conrft_data.conversion import (
     stamp_to_ns,
     tick_of,
 )
+from conrft_data.node_process import run
 from conrft_data.types import Phase
 from conrft_msgs.msg import Action, EpisodeState
 
@@ -144,7 +144,7 @@ class CommanderNode(Node):
 
 def main() -> None:
     """Runs the commander."""
-    sys.exit(run(CommanderNode))
+    sys.exit(run(CommanderNode, "commander"))
 
 
 if __name__ == "__main__":

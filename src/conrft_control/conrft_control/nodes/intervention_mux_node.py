@@ -17,10 +17,10 @@ from conrft_control.intervention_mux import Decision, InterventionMux, MuxSettin
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import Bounded, declare, declare_fields, declare_lockstep
-from conrft_control.nodes.running import run
 from conrft_control.operator_input import DeviceSettings, TakeoverSettings
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, stamp_to_ns, tick_of
+from conrft_data.node_process import run
 from conrft_data.types import ActionSource
 from conrft_msgs.msg import Action, Observation, PolicyOutput, Reward
 
@@ -183,7 +183,7 @@ class InterventionMuxNode(Node):
 
 def main() -> None:
     """Runs the intervention mux."""
-    sys.exit(run(InterventionMuxNode))
+    sys.exit(run(InterventionMuxNode, "intervention_mux"))
 
 
 if __name__ == "__main__":

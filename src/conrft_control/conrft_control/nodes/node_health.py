@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from conrft_control.health_board import Level
 from conrft_data import topics
+from conrft_data.node_process import diagnostic_array
 
 _PERIOD_S = 0.25
 _BEATS_OF_A_HEARTBEAT = 4
@@ -81,12 +82,7 @@ class NodeHealth:
 
     def _publish(self) -> None:
         level, message = self._effective()
-        status = DiagnosticStatus(level=bytes([level]), message=message, hardware_id="conrft")
-        status.name = self._node.get_fully_qualified_name().lstrip("/")
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in self._said[2].items()]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(array)
+        self._publisher.publish(diagnostic_array(self._node, bytes([level]), message, self._said[2]))
         self._published = level
         if level is not self._logged:
             self._log(level, message)

@@ -18,7 +18,6 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task
-from conrft_control.nodes.running import run
 from conrft_control.tick_assembly import EpisodeTicks, TickAssembler
 from conrft_data import topics
 from conrft_data.config import Camera
@@ -33,6 +32,7 @@ from conrft_data.conversion import (
     wrench_from_msg,
 )
 from conrft_data.images import ImageError, array_to_image, crop_and_resize, image_to_rgb
+from conrft_data.node_process import run
 from conrft_data.ticks import Tick
 from conrft_data.types import Float64, Phase
 from conrft_msgs.msg import EpisodeState, Observation
@@ -216,7 +216,7 @@ class ObserverNode(Node):
 
 def main() -> None:
     """Runs the observer."""
-    sys.exit(run(ObserverNode))
+    sys.exit(run(ObserverNode, "observer"))
 
 
 if __name__ == "__main__":

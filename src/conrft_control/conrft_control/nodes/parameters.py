@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 from conrft_control.reset_motion import ResetTolerance
 from conrft_data.config import RobotConfig, TaskConfig, load_config
+from conrft_data.node_process import described
 
 
 class Bounded(NamedTuple):
@@ -35,16 +35,13 @@ def declare(
     All parameters of the loop are read-only: none may change in the middle of an episode. ``low`` and ``high`` bound a
     number; both or neither.
     """
-    descriptor = ParameterDescriptor(
-        name=name, description=description, read_only=True, additional_constraints=constraints
-    )
+    integers, numbers = None, None
     if low is not None and high is not None:
         if isinstance(default, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-            ]
+            numbers = (low, high)
         else:
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+            integers = (int(low), int(high))
+    descriptor = described(description, integers=integers, numbers=numbers, constraints=constraints)
     return node.declare_parameter(name, default, descriptor).value
 
 

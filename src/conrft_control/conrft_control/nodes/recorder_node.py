@@ -19,7 +19,6 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare
-from conrft_control.nodes.running import run
 from conrft_control.recording_thread import RecordingThread
 from conrft_data import topics
 from conrft_data.bags.definitions import RecordedTopic
@@ -27,6 +26,7 @@ from conrft_data.bags.errors import BagError
 from conrft_data.bags.salvage import salvage_all
 from conrft_data.bags.writer import EpisodeWriter
 from conrft_data.conversion import MessageError, episode_status_from_msg, episode_status_to_msg, tick_from_cdr
+from conrft_data.node_process import run
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Outcome, Phase
 from conrft_msgs.msg import Action, EpisodeState, Observation, PolicyOutput, Reward
@@ -179,7 +179,7 @@ class RecorderNode(Node):
 
 def main() -> None:
     """Runs the recorder."""
-    sys.exit(run(RecorderNode))
+    sys.exit(run(RecorderNode, "recorder"))
 
 
 if __name__ == "__main__":

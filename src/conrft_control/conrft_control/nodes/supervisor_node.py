@@ -32,7 +32,6 @@ from conrft_control.nodes.parameters import (
     declare_task,
     declare_tolerance,
 )
-from conrft_control.nodes.running import StopRequested, run
 from conrft_control.reset_motion import not_arrived, reset_pose
 from conrft_data import topics
 from conrft_data.conversion import (
@@ -42,6 +41,7 @@ from conrft_data.conversion import (
     stamp_to_ns,
     tick_of,
 )
+from conrft_data.node_process import StopRequested, run
 from conrft_data.types import ActionSource, Mode, Outcome
 from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
@@ -345,7 +345,7 @@ class SupervisorNode(Node):
 
 def main() -> None:
     """Runs the supervisor."""
-    sys.exit(run(SupervisorNode))
+    sys.exit(run(SupervisorNode, "supervisor"))
 
 
 if __name__ == "__main__":

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
+from conrft_data.node_process import described, diagnostic_array, run
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
 from conrft_policy.backbone import load_backbone
-from conrft_policy.nodes.running import described, diagnostic_array, run
 from conrft_policy.policy_weights import PolicyWeights
 
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -170,7 +170,9 @@ class LearnerNode(Node):
         rate = (updates - self._measured[1]) / max(now - self._measured[0], 1e-6)
         self._measured = (now, updates)
         refused = list(self._worker.refused.values())
-        level = "error" if self._worker.problem else "warn" if refused else "ok"
+        level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
+        if self._worker.problem:
+            level = DiagnosticStatus.ERROR
         values = {
             "updates": updates,
             "pending_updates": standing.pending_updates,

@@ -9,7 +9,7 @@ from collections import deque
 from pathlib import Path
 
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.timer import Timer
@@ -17,11 +17,11 @@ from rclpy.timer import Timer
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_data.conversion import MessageError, observation_from_msg, proposal_to_msg, tick_of
+from conrft_data.node_process import described, diagnostic_array, run
 from conrft_data.ticks import Proposal, Tick
 from conrft_msgs.msg import LearnerStatus, Observation, PolicyOutput, Weights
 from conrft_policy.acting import Actor, CannotAct
 from conrft_policy.backbone import load_backbone
-from conrft_policy.nodes.running import described, diagnostic_array, run
 from conrft_policy.policy_weights import PolicyWeights, WeightsRefused, load
 
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -187,14 +187,20 @@ class PolicyNode(Node):
         }
         self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
 
-    def _health(self) -> tuple[str, str]:
+    def _health(self) -> tuple[bytes, str]:
         if not self._actor.ready:
-            return "error", f"no weights: no action, the arm holds{self._refusal and ': ' + self._refusal}"
+            return (
+                DiagnosticStatus.ERROR,
+                f"no weights: no action, the arm holds{self._refusal and ': ' + self._refusal}",
+            )
         if self._reason:
-            return "error", f"no action, the arm holds: {self._reason}"
+            return DiagnosticStatus.ERROR, f"no action, the arm holds: {self._reason}"
         if self._refusal:
-            return "warn", f"acts with weights version {self._actor.weights_version}; refused: {self._refusal}"
-        return "ok", f"acts with weights version {self._actor.weights_version}"
+            return (
+                DiagnosticStatus.WARN,
+                f"acts with weights version {self._actor.weights_version}; refused: {self._refusal}",
+            )
+        return DiagnosticStatus.OK, f"acts with weights version {self._actor.weights_version}"
 
 
 def main() -> None:

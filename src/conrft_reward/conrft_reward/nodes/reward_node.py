@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_data.conversion import MessageError, observation_from_msg, tick_of, verdict_to_msg
+from conrft_data.node_process import described, diagnostic_array, run
 from conrft_data.types import Image
 from conrft_msgs.msg import Observation, Reward
-from conrft_policy.nodes.running import described, diagnostic_array, run
 from conrft_reward.classifier import SuccessClassifier, camera_sizes
 from conrft_reward.decision import SuccessDecision
 
@@ -108,7 +108,8 @@ class RewardNode(Node):
             "judging_ms_max": f"{1e3 * max(self._times_s):.1f}" if self._times_s else "",
         }
         sentence = f"no verdict: {self._reason}" if self._reason else "judges every tick"
-        self._diagnostics.publish(diagnostic_array(self, "error" if self._reason else "ok", sentence, values))
+        level = DiagnosticStatus.ERROR if self._reason else DiagnosticStatus.OK
+        self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from sensor_msgs.msg import Joy
 from conrft_data import topics
 from conrft_data.config import TaskConfig, load_config
 from conrft_data.conversion import MessageError, episode_status_from_msg, ns_to_stamp, twist_to_msg
+from conrft_data.node_process import described, diagnostic_array, run
 from conrft_data.types import Mode, Phase
 from conrft_msgs.msg import EpisodeState, SceneState
-from conrft_sim.nodes.running import fixed, spin_until_shutdown, status
 from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, PlanSettings, ScriptedOperator
 from conrft_sim.scene_message import scene_from_msg
 from conrft_sim.scene_snapshot import SceneSnapshot
@@ -54,26 +54,32 @@ class ScriptedOperatorNode(Node):
 
     def _declare_parameters(self) -> None:
         declare, habits = self.declare_parameter, OperatorHabits()
-        declare("task_file", "", fixed("YAML file of the task; empty: Pick Banana as shipped"))
-        declare("mode", "auto", fixed("auto: as the episode's mode asks; or demonstrate, intervene, judge"))
-        declare("seed", 0, fixed("of the hand's noise", whole=(0, 2**31 - 1)))
+        declare("task_file", "", described("YAML file of the task; empty: Pick Banana as shipped"))
+        declare("mode", "auto", described("auto: as the episode's mode asks; or demonstrate, intervene, judge"))
+        declare("seed", 0, described("of the hand's noise", integers=(0, 2**31 - 1)))
         declare(
-            "lockstep", True, fixed("answer each scene once; false: also repeat the last state, as the device does")
+            "lockstep", True, described("answer each scene once; false: also repeat the last state, as the device does")
         )
-        declare("full_scale", 1.0, fixed("axis value of a full action", real=(0.01, 1000.0)))
+        declare("full_scale", 1.0, described("axis value of a full action", numbers=(0.01, 1000.0)))
         for index, name in enumerate(_BUTTONS):
-            declare(f"button_{name}", index, fixed(f"index of the {name} button, -1: none", whole=(-1, 15)))
-        declare("stall_ticks", habits.stall_ticks, fixed("ticks without progress before a take-over", whole=(1, 1000)))
-        declare("min_ticks", habits.min_ticks, fixed("shortest take-over, ticks", whole=(1, 1000)))
-        declare("max_ticks", habits.max_ticks, fixed("longest take-over, ticks", whole=(1, 1000)))
-        declare("speed_low", habits.speed_low, fixed("slowest episode, share of full speed", real=(0.05, 1.0)))
-        declare("speed_high", habits.speed_high, fixed("fastest episode, share of full speed", real=(0.05, 1.0)))
+            declare(f"button_{name}", index, described(f"index of the {name} button, -1: none", integers=(-1, 15)))
+        declare(
+            "stall_ticks",
+            habits.stall_ticks,
+            described("ticks without progress before a take-over", integers=(1, 1000)),
+        )
+        declare("min_ticks", habits.min_ticks, described("shortest take-over, ticks", integers=(1, 1000)))
+        declare("max_ticks", habits.max_ticks, described("longest take-over, ticks", integers=(1, 1000)))
+        declare("speed_low", habits.speed_low, described("slowest episode, share of full speed", numbers=(0.05, 1.0)))
+        declare("speed_high", habits.speed_high, described("fastest episode, share of full speed", numbers=(0.05, 1.0)))
         declare(
             "negative_episodes",
             habits.negative_episodes,
-            fixed("first demonstrations in which the hand only looks about, for the classifier", whole=(0, 1000)),
+            described(
+                "first demonstrations in which the hand only looks about, for the classifier", integers=(0, 1000)
+            ),
         )
-        declare("noise", habits.noise, fixed("of the hand, in full actions", real=(0.0, 1.0)))
+        declare("noise", habits.noise, described("of the hand, in full actions", numbers=(0.0, 1.0)))
 
     def _value(self, name: str):  # type: ignore[no-untyped-def]  # the type is the parameter's
         return self.get_parameter(name).value
@@ -167,12 +173,12 @@ class ScriptedOperatorNode(Node):
         level = DiagnosticStatus.OK if seen else DiagnosticStatus.WARN
         values = {"episode": self._episode, "takeovers": self._takeovers, "ticks_driven": self._driven}
         message = self._operator.mode if seen and self._operator else "waits for scene_state and episode_state"
-        self._diagnostics.publish(status(self, level, message, values))
+        self._diagnostics.publish(diagnostic_array(self, level, message, values))
 
 
 def main() -> None:
     """Entry point."""
-    sys.exit(spin_until_shutdown(ScriptedOperatorNode, "scripted_operator"))
+    sys.exit(run(ScriptedOperatorNode, "scripted_operator"))
 
 
 if __name__ == "__main__":

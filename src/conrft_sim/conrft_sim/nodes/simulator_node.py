@@ -19,9 +19,9 @@ from std_msgs.msg import Float64MultiArray
 from conrft_data import topics
 from conrft_data.config import CameraTopic, RobotConfig, TaskConfig, load_config
 from conrft_data.conversion import ns_to_stamp, stamp_to_ns
+from conrft_data.node_process import described, diagnostic_array, run
 from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.robot_publishers import Outgoing, RobotPublishers
-from conrft_sim.nodes.running import fixed, spin_until_shutdown, status
 from conrft_sim.simulation import CONTROL_PERIOD_NS, Simulation, TargetRefused
 from conrft_sim.target_gate import Judgement, TargetGate
 from conrft_sim.tasks import pick_banana
@@ -70,16 +70,20 @@ class SimulatorNode(Node):
 
     def _declare_parameters(self) -> None:
         declare = self.declare_parameter
-        declare("task_file", "", fixed("YAML file of the task; empty: Pick Banana as shipped"))
-        declare("robot_file", "", fixed("YAML file of the robot; empty: the real drivers' topic names"))
-        declare("lockstep", True, fixed("wait for each tick's target_pose; false: follow the wall clock"))
-        declare("seed", 0, fixed("of the start state before the first reset_scene", whole=(0, 2**31 - 1)))
-        declare("randomisation", "task", fixed("of start states: task, or wide (plate, colours and cameras vary too)"))
-        declare("image_rate", 15.0, fixed("of the cameras in real time, Hz", real=(1.0, 60.0)))
-        declare("state_rate", 100.0, fixed("of the robot state in real time, Hz", real=(10.0, 200.0)))
-        declare("scene_rate", 10.0, fixed("of scene_state in real time, Hz", real=(1.0, 100.0)))
+        declare("task_file", "", described("YAML file of the task; empty: Pick Banana as shipped"))
+        declare("robot_file", "", described("YAML file of the robot; empty: the real drivers' topic names"))
+        declare("lockstep", True, described("wait for each tick's target_pose; false: follow the wall clock"))
+        declare("seed", 0, described("of the start state before the first reset_scene", integers=(0, 2**31 - 1)))
         declare(
-            "resend_period", 0.5, fixed("lockstep: a tick that stays unanswered is sent again, s", real=(0.05, 60.0))
+            "randomisation", "task", described("of start states: task, or wide (plate, colours and cameras vary too)")
+        )
+        declare("image_rate", 15.0, described("of the cameras in real time, Hz", numbers=(1.0, 60.0)))
+        declare("state_rate", 100.0, described("of the robot state in real time, Hz", numbers=(10.0, 200.0)))
+        declare("scene_rate", 10.0, described("of scene_state in real time, Hz", numbers=(1.0, 100.0)))
+        declare(
+            "resend_period",
+            0.5,
+            described("lockstep: a tick that stays unanswered is sent again, s", numbers=(0.05, 60.0)),
         )
 
     def _value(self, name: str):  # type: ignore[no-untyped-def]  # the type is the parameter's
@@ -221,7 +225,7 @@ class SimulatorNode(Node):
             "target_age_s": f"{silent:.2f}",
         }
         values |= {f"ignored, {reason}": count for reason, count in self._ignored.items()}
-        self._diagnostics.publish(status(self, level, message, values))
+        self._diagnostics.publish(diagnostic_array(self, level, message, values))
         if not keep:
             self._problem = ""
 
@@ -233,7 +237,7 @@ def _send(outgoing: Iterable[Outgoing]) -> None:
 
 def main() -> None:
     """Entry point."""
-    sys.exit(spin_until_shutdown(SimulatorNode, "simulator"))
+    sys.exit(run(SimulatorNode, "simulator"))
 
 
 if __name__ == "__main__":
