@@ -117,7 +117,7 @@ def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
         for step in range(3):
             speaker.tick(step)
         graph.until(lambda: (tmp_path / f".tmp-{NAME}").exists())
-        graph.spin(0.3)
+        graph.spin(1.5)
         recorder.process.kill()
         recorder.process.wait()
     assert list_episodes(tmp_path) == []

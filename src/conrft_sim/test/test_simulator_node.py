@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rosgraph_msgs.msg import Clock
@@ -238,11 +239,27 @@ def test_real_time_reset_is_not_undone_by_a_target_from_before(real_time: Comman
     assert real_time.position()[1] == pytest.approx(start[1] + 0.03, abs=0.005)
 
 
+def wait_for_a_pose() -> None:
+    """Until a simulator in another process is heard."""
+    heard: list[PoseStamped] = []
+    rclpy.init()
+    try:
+        node = rclpy.create_node("listener")
+        node.create_subscription(PoseStamped, "current_pose", heard.append, topics.SENSOR)
+        end = time.monotonic() + 60.0
+        while not heard and time.monotonic() < end:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+    assert heard
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_node_ends_cleanly_on_sigint(signals: int) -> None:
     command = [sys.executable, "-m", "conrft_sim.nodes.simulator_node", "--ros-args", "-p", "lockstep:=false"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(3.0)
+    wait_for_a_pose()
     for _ in range(signals):
         process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=15)
