@@ -241,7 +241,8 @@ def test_a_take_over_ends_after_thirty_ticks_even_without_progress(simulation: S
 
 def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> None:
     simulation.reset(4, 0)
-    operator = ScriptedOperator("intervene")
+    steady = OperatorHabits(speed_low=0.8, speed_high=0.8, noise=0.1, pause_probability=0.0)
+    operator = ScriptedOperator("intervene", habits=steady)
     driven = 0
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
