@@ -163,8 +163,7 @@ class RecordingThread:
     def _finish(self, job: Finish) -> None:
         writer = self._writers.pop(job.episode_id, None)
         if writer is None:  # it was broken off
-            with self._changed:
-                self._finishing.remove(job.episode_id)
+            self._forget(job.episode_id)
             return
         try:
             bag = writer.finish(job.outcome, job.final_step)
@@ -174,17 +173,21 @@ class RecordingThread:
         if job.remark:
             self._say(f"{job.episode_id} has gaps: {job.remark}")
         with self._changed:
-            self._pending.discard(job.episode_id)
-            self._finishing.remove(job.episode_id)
+            self._forget(job.episode_id)
             self._finished.append(bag)
             label = self._labels.pop(job.episode_id, None)
         if label is not None:
             relabel(bag, *label)
 
-    def _break_off(self, episode_id: str, reason: str) -> None:
+    def _forget(self, episode_id: str) -> None:
+        """Takes an episode off the lists of those whose end is awaited, if it is still there."""
         with self._changed:
             self._pending.discard(episode_id)
             self._finishing = [name for name in self._finishing if name != episode_id]
+
+    def _break_off(self, episode_id: str, reason: str) -> None:
+        self._forget(episode_id)
+        with self._changed:
             self._problems.setdefault(episode_id, reason)
         self._say(f"{episode_id} is not recorded whole: {reason}")
         writer = self._writers.pop(episode_id, None)

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from conrft_control.nodes.recorder_node import RecorderNode
 from conrft_data import topics
-from conrft_data.bags import list_episodes, read_episode
+from conrft_data.bags import BagError, list_episodes, read_episode, salvage
 from conrft_data.conversion import command_to_msg, episode_status_to_msg, observation_to_msg, verdict_to_msg
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Command, Observation, Outcome, Phase, Verdict
@@ -77,6 +78,18 @@ def speaker(graph: Any, status: Any) -> Speaker:
     return Speaker(graph, status)
 
 
+def salvageable_observations(folder: Path, scratch: Path) -> int:
+    """How many observations the recording under way would give, were its recorder killed now."""
+    copy = scratch / f".tmp-{NAME}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        shutil.copytree(folder / copy.name, copy)
+        salvage(copy)
+    except (OSError, BagError):
+        return 0
+    return list_episodes(scratch)[0].observations
+
+
 def finished(graph: Any, folder: Path, count: int = 1) -> None:
     graph.until(lambda: len(list_episodes(folder)) == count)
 
@@ -111,19 +124,18 @@ def test_an_extra_topic_is_recorded_beside(graph: Any, speaker: Speaker, tmp_pat
 def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
     graph: Any, speaker: Speaker, tmp_path: Path
 ) -> None:
-    with Recorder(graph, tmp_path) as recorder:
+    with Recorder(graph, tmp_path / "bags") as recorder:
         speaker.connect()
         speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
         for step in range(3):
             speaker.tick(step)
-        graph.until(lambda: (tmp_path / f".tmp-{NAME}").exists())
-        graph.spin(1.5)
+        graph.until(lambda: salvageable_observations(tmp_path / "bags", tmp_path / "copy") == 3, timeout_s=30)
         recorder.process.kill()
         recorder.process.wait()
-    assert list_episodes(tmp_path) == []
-    graph.start(RecorderNode, episodes_dir=str(tmp_path))
-    (info,) = list_episodes(tmp_path)
-    assert info.observations >= 2
+    assert list_episodes(tmp_path / "bags") == []
+    graph.start(RecorderNode, episodes_dir=str(tmp_path / "bags"))
+    (info,) = list_episodes(tmp_path / "bags")
+    assert info.observations == 3
     assert info.outcome in (Outcome.ABORTED, Outcome.FAULT)
 
 
@@ -137,6 +149,7 @@ def test_a_relabelled_episode_keeps_its_recording(graph: Any, speaker: Speaker, 
     future = client.call_async(RelabelEpisode.Request(outcome=int(Outcome.ABORTED), reason="it had slipped"))
     graph.until(future.done)
     assert future.result().success
+    graph.until((tmp_path / NAME / "label.json").exists)  # the bag appears a moment before its recorder knows it
     (info,) = list_episodes(tmp_path)
     assert (info.outcome, info.recorded_outcome) == (Outcome.ABORTED, Outcome.SUCCESS)
     assert json.loads((tmp_path / NAME / "label.json").read_text())["reason"] == "it had slipped"

@@ -123,6 +123,20 @@ def test_an_episode_that_cannot_begin_is_a_problem_and_the_thread_goes_on(
     assert "exists already" in thread.problems[NAME]
 
 
+def test_the_end_of_a_broken_off_episode_does_not_stop_the_recording_of_the_next(
+    thread: RecordingThread, disk: Disk, status: Status
+) -> None:
+    disk.refuses = True
+    thread.add([Open(status(Phase.RUNNING)), Finish(NAME, Outcome.SUCCESS, 1, "")])
+    while not thread.problems:
+        time.sleep(0.001)
+    disk.refuses = False
+    later = "s-training-000002"
+    thread.add([Open(status(Phase.RUNNING, 2)), Finish(later, Outcome.SUCCESS, 1, "")])
+    assert thread.close()
+    assert disk.log == ["open", "finish SUCCESS 1"]
+
+
 def test_an_abandoned_episode_stays_for_salvage(thread: RecordingThread, disk: Disk, status: Status) -> None:
     thread.add([Open(status(Phase.RUNNING)), write(), Abandon(NAME, "its end was never told")])
     thread.close()

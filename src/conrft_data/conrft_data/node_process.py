@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,6 +148,9 @@ def _heed_stop_signals() -> _Stopping:
 
 def _ignore_sigint(stopping: _Stopping) -> None:
     """Ends the thread. While Python ends it takes its handlers away, and one more SIGINT would kill the process."""
+    # Of one that came just before, Python says aloud that it was "ignored due to race condition": it was not needed.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = hook
     signal.set_wakeup_fd(-1)
     stopping.wakeup.close()

@@ -14,7 +14,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from conrft_data import durable_files
 from conrft_data.bags import definitions
-from conrft_data.bags.definitions import EPISODE_STATE, EPISODE_TOPICS, OBSERVATION, RecordedTopic
+from conrft_data.bags.definitions import ACTION, EPISODE_STATE, EPISODE_TOPICS, OBSERVATION, RecordedTopic
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.listing import custom_data
 from conrft_data.types import Mode, Outcome
@@ -116,7 +116,7 @@ class EpisodeWriter:
             raise BagError(f"{self._target}: {name} is not one of the recorded topics {sorted(self._connections)}")
         try:
             self._usable_writer().write(connection, stamp_ns, raw)
-            if name in (OBSERVATION.name, EPISODE_STATE.name):
+            if name in (OBSERVATION.name, ACTION.name, EPISODE_STATE.name):  # what a transition is made of
                 self._flush()
         except OSError as error:
             raise self._failure(error) from error
