@@ -31,9 +31,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conrft_policy.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE, models_folder, write_config
+from conrft_policy.backbone import models_folder
 from conrft_policy.instructions import load_instruction
 from conrft_policy.octo.attention import structural_mask
+from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE, write_config
 from conrft_policy.octo.config import OctoConfig, octo_nano
 from conrft_policy.octo.model import OctoTransformer, logit_bias
 from conrft_sim.tasks import pick_banana

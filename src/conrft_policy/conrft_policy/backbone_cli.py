@@ -6,6 +6,10 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conrft_policy.backbone import Backbone
 
 CONTROL_PERIOD_MS = 100.0
 
@@ -30,47 +34,49 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_info(args: argparse.Namespace) -> int:
     """Print what a backbone is and whether it keeps 10 Hz here."""
-    import numpy as np
-    import torch
-
     from conrft_policy.backbone import backbone_folder, load_backbone, read_config
-    from conrft_policy.octo.model import OctoTransformer
 
     folder = backbone_folder(args.backbone)
-    config, precision = read_config(folder)
     backbone = load_backbone(folder, args.task)
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in OctoTransformer(config).parameters())
-    generator = np.random.default_rng(0)
-    frame = {
-        image.camera: generator.integers(0, 256, (image.source_size, image.source_size, 3), dtype=np.uint8)
-        for image in config.images
-    }
-    stream = backbone.stream()
-    times_ms = []
-    for _ in range(args.ticks + 3):
-        start = time.perf_counter()
-        stream.step(frame)
-        times_ms.append(1e3 * (time.perf_counter() - start))
-    median = statistics.median(times_ms[3:])
+    median = _step_ms(backbone, args.ticks)
     print(f"folder       {folder}")
+    print(f"architecture {read_config(folder)['architecture']}")
     print(f"instruction  {backbone.instruction}")
     print(f"fingerprint  {backbone.fingerprint}")
-    print(f"cameras      {', '.join(f'{i.camera} {i.source_size}x{i.source_size}' for i in config.images)}")
+    print(f"cameras      {', '.join(f'{name} {h}x{w}' for name, (h, w) in backbone.image_sizes.items())}")
     print(f"embedding    {backbone.embedding_dim}, from {backbone.history} frames")
-    print(f"parameters   {parameters / 1e6:.2f} M, {parameters * precision.itemsize / 2**20:.1f} MiB, {precision}")
+    print(f"parameters   {backbone.parameters / 1e6:.2f} M, {backbone.precision}")
+    print(f"memory       {backbone.memory_bytes / 2**20:.1f} MiB of weights and constants")
     print(f"acting step  {median:.1f} ms (median of {args.ticks})")
     print(f"10 Hz        {'yes' if median < CONTROL_PERIOD_MS / 2 else 'no'} (half a period is left to the rest)")
     return 0
 
 
+def _step_ms(backbone: Backbone, ticks: int) -> float:
+    """Median time of an acting step on images of noise."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    frame = {
+        camera: generator.integers(0, 256, (*size, 3), dtype=np.uint8) for camera, size in backbone.image_sizes.items()
+    }
+    stream = backbone.stream()
+    times_ms = []
+    for _ in range(ticks + 3):
+        start = time.perf_counter()
+        stream.step(frame)
+        times_ms.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times_ms[3:])
+
+
 def run_tokens(args: argparse.Namespace) -> int:
     """Encode an instruction with the text encoder and store it in the backbone's folder."""
     from conrft_policy import text_encoder
-    from conrft_policy.backbone import INSTRUCTIONS_FILE, read_config
+    from conrft_policy.backbone import CONFIG_FILE, read_config
     from conrft_policy.instructions import store_instruction
+    from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, parse_config
 
-    config, _ = read_config(args.folder)
+    config, _ = parse_config(read_config(args.folder), args.folder / CONFIG_FILE)
     if config.language_dim != text_encoder.WIDTH:
         print(f"{args.folder}: expects tokens of width {config.language_dim}, {text_encoder.NAME} gives 384")
         return 2

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conrft_policy.backbone import BackboneError, OctoBackbone, backbone_folder, load_backbone
+from conrft_policy.backbone import LOADERS, Backbone, BackboneError, backbone_folder, load_backbone
 from conrft_policy.instructions import load_instruction, store_instruction
 from conrft_policy.octo.config import octo_nano
 
@@ -25,7 +28,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def nano() -> OctoBackbone:
+def nano() -> Backbone:
     return load_backbone("octo-nano", TASK)
 
 
@@ -45,14 +48,14 @@ def frame(episode: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
     return {camera: images[index] for camera, images in episode.items()}
 
 
-def test_octo_nano_is_shipped(nano: OctoBackbone) -> None:
+def test_octo_nano_is_shipped(nano: Backbone) -> None:
     assert nano.cameras == ("side", "wrist")
     assert nano.history == 2
     assert nano.embedding_dim == 128
     assert sum(file.stat().st_size for file in backbone_folder("octo-nano").iterdir()) < 8 * 2**20
 
 
-def test_stream_gives_the_numbers_of_the_whole_episode(nano: OctoBackbone, episode) -> None:
+def test_stream_gives_the_numbers_of_the_whole_episode(nano: Backbone, episode) -> None:
     whole = nano.encode_episode(episode)
     stream = nano.stream()
     steps = np.stack([stream.step(frame(episode, index)) for index in range(20)])
@@ -61,7 +64,7 @@ def test_stream_gives_the_numbers_of_the_whole_episode(nano: OctoBackbone, episo
     np.testing.assert_allclose(steps, whole, rtol=0, atol=1e-5)
 
 
-def test_reset_forgets_the_last_episode(nano: OctoBackbone, episode) -> None:
+def test_reset_forgets_the_last_episode(nano: Backbone, episode) -> None:
     stream = nano.stream()
     first = stream.step(frame(episode, 0))
     stream.step(frame(episode, 1))
@@ -69,28 +72,28 @@ def test_reset_forgets_the_last_episode(nano: OctoBackbone, episode) -> None:
     np.testing.assert_array_equal(stream.step(frame(episode, 0)), first)
 
 
-def test_embedding_depends_on_the_frame_before(nano: OctoBackbone, episode) -> None:
+def test_embedding_depends_on_the_frame_before(nano: Backbone, episode) -> None:
     swapped = {camera: images[[1, 0, 2]] for camera, images in episode.items()}
     straight = {camera: images[[0, 1, 2]] for camera, images in episode.items()}
     difference = nano.encode_episode(swapped)[2] - nano.encode_episode(straight)[2]
     assert np.abs(difference).max() > 1e-4
 
 
-def test_an_empty_episode_has_no_embeddings(nano: OctoBackbone, episode) -> None:
+def test_an_empty_episode_has_no_embeddings(nano: Backbone, episode) -> None:
     assert nano.encode_episode({camera: images[:0] for camera, images in episode.items()}).shape == (0, 128)
 
 
-def test_read_only_images_are_taken(nano: OctoBackbone, episode) -> None:
+def test_read_only_images_are_taken(nano: Backbone, episode) -> None:
     free = frame(episode, 0)
     locked = {camera: np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape) for camera, image in free.items()}
     np.testing.assert_array_equal(nano.stream().step(locked), nano.stream().step(free))
 
 
-def test_the_instruction_is_found_by_its_text_too(nano: OctoBackbone) -> None:
+def test_the_instruction_is_found_by_its_text_too(nano: Backbone) -> None:
     assert load_backbone("octo-nano", nano.instruction.upper() + " ").fingerprint == nano.fingerprint
 
 
-def test_another_instruction_gives_another_fingerprint_and_embedding(folder: Path, nano: OctoBackbone, episode) -> None:
+def test_another_instruction_gives_another_fingerprint_and_embedding(folder: Path, nano: Backbone, episode) -> None:
     tokens = np.random.default_rng(0).normal(size=(16, 384)).astype(np.float32)
     path = folder / "instructions.safetensors"
     store_instruction(path, task="other", instruction="Do something else.", encoder="test", tokens=tokens)
@@ -100,7 +103,7 @@ def test_another_instruction_gives_another_fingerprint_and_embedding(folder: Pat
     assert not np.allclose(other.stream().step(frame(episode, 0)), nano.stream().step(frame(episode, 0)))
 
 
-def test_fingerprint_covers_weights_and_precision(folder: Path, nano: OctoBackbone) -> None:
+def test_fingerprint_covers_weights_and_precision(folder: Path, nano: Backbone) -> None:
     assert load_backbone("octo-nano", TASK, dtype=torch.bfloat16).fingerprint != nano.fingerprint
     weights = load_file(folder / "weights.safetensors")
     weights["norm.bias"][0] += 1e-3
@@ -108,7 +111,7 @@ def test_fingerprint_covers_weights_and_precision(folder: Path, nano: OctoBackbo
     assert load_backbone(folder, TASK).fingerprint != nano.fingerprint
 
 
-def test_bfloat16_points_the_same_way(nano: OctoBackbone, episode) -> None:
+def test_bfloat16_points_the_same_way(nano: Backbone, episode) -> None:
     exact = nano.stream().step(frame(episode, 0))
     coarse = load_backbone("octo-nano", TASK, dtype=torch.bfloat16).stream().step(frame(episode, 0))
     assert coarse.dtype == np.float32
@@ -125,12 +128,34 @@ def test_an_unknown_name_lists_what_is_shipped() -> None:
         load_backbone("octo-mega", TASK)
 
 
-def test_a_wrong_image_size_names_the_camera(nano: OctoBackbone, episode) -> None:
+def test_an_unknown_architecture_lists_the_known(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architecture": "perceiver"}')
+    with pytest.raises(BackboneError, match=r"config\.json: architecture 'perceiver' is unknown; known: .*'octo'"):
+        load_backbone(folder, TASK)
+
+
+def test_a_folder_chooses_its_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/backbones.md says: one line in LOADERS, one function."""
+    module = types.ModuleType("a_new_backbone")
+    module.load = lambda folder, config, task, **options: (folder, config["size"], task, options)
+    monkeypatch.setitem(sys.modules, "a_new_backbone", module)
+    monkeypatch.setitem(LOADERS, "new", "a_new_backbone:load")
+    (tmp_path / "config.json").write_text('{"architecture": "new", "size": 3}')
+    assert load_backbone(tmp_path, TASK, device="cpu") == (tmp_path, 3, TASK, {"device": "cpu", "dtype": None})
+
+
+def test_the_seam_imports_no_architecture() -> None:
+    code = "import sys, conrft_policy.backbone; print([m for m in sys.modules if m.startswith('conrft_policy.octo')])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "[]"
+
+
+def test_a_wrong_image_size_names_the_camera(nano: Backbone, episode) -> None:
     with pytest.raises(BackboneError, match=r"camera 'side'.*\(128, 128, 3\) uint8.*\(256, 256, 3\)"):
         nano.stream().step({"side": episode["wrist"][0], "wrist": episode["wrist"][0]})
 
 
-def test_a_missing_camera_is_named(nano: OctoBackbone, episode) -> None:
+def test_a_missing_camera_is_named(nano: Backbone, episode) -> None:
     with pytest.raises(BackboneError, match=r"camera 'wrist'.*\['side'\]"):
         nano.encode_episode({"side": episode["side"]})
 

@@ -5,5 +5,6 @@ image_stem.py  the convolutional image tokenizer
 attention.py   which token may read which
 model.py       the whole transformer, for training and as the reference
 frozen.py      the same numbers for acting: nothing computed twice, nothing computed that is not read
+backbone.py    Octo behind the seam of ``conrft_policy.backbone``
 flax_tree.py   names and shapes of the official parameter tree, and their conversion
 """
