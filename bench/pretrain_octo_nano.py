@@ -4,7 +4,7 @@ The network learns to predict, from two frames and the instruction, the scripted
 what LABELS of octo_nano_frames.py lists (by linear maps of the embedding, so that a linear map finds it again). All
 these heads are thrown away; the transformer is what is shipped.
 
-    python bench/pretrain_octo_nano.py --frames 16000 --samples 6400 --seed 0
+    python bench/pretrain_octo_nano.py --frames 16000 --samples 16000 --seed 0
 
 writes src/conrft_policy/models/octo-nano/{config.json, weights.safetensors} and a JSON report beside the frames.
 Run it from the repository with the workspace's packages importable. Same seed and same number of
