@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     task = load_config(TaskConfig, CONFIG / "tasks" / "pick_banana.yaml")
     changes = dict(item.split("=", 1) for item in args.set)
-    backbone = load_backbone(args.backbone, task.name)
+    backbone = load_backbone(args.backbone, task.instruction)
     results = []
     with Simulation(task, 0) as simulation:
         for name in args.presets:

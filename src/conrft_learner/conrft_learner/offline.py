@@ -37,7 +37,7 @@ def train_offline(
     """
     started = time.monotonic()
     task, preset = load_config(TaskConfig, task_file), load_config(Preset, preset_file)
-    encoder = load_backbone(backbone, task.name, device=device)
+    encoder = load_backbone(backbone, task.instruction, device=device)
     head = preset.head_config(task, encoder.embedding_dim)
     trainer = Trainer(preset, head, encoder.fingerprint, task, seed, out, device=device, tensorboard=tensorboard)
     if trainer.restore():

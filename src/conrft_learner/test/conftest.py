@@ -30,7 +30,7 @@ def _one_thread() -> None:
 def task() -> TaskConfig:
     return TaskConfig(
         name="pick_banana",
-        instruction="pick up the banana",
+        instruction="Put the yellow banana on the green plate.",
         action_dim=7,
         max_steps=100,
         cameras={"side": Camera(width=16, height=16)},
@@ -92,7 +92,7 @@ def make_episode() -> MakeEpisode:
         return Episode(
             episode_id=f"test-{number:06d}",
             task=task,
-            instruction="pick up the banana",
+            instruction="Put the yellow banana on the green plate.",
             mode=mode,
             outcome=outcome,
             final_step=length,

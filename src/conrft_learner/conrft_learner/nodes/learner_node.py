@@ -85,7 +85,7 @@ class LearnerNode(Node):
                 raise ConfigError(f"parameter {name} is empty")
         task = load_config(TaskConfig, self._value("task_file"))
         preset = load_config(Preset, self._value("preset_file"))
-        backbone = load_backbone(self._value("backbone"), task.name, device=self._value("device"))
+        backbone = load_backbone(self._value("backbone"), task.instruction, device=self._value("device"))
         trainer = Trainer(
             preset,
             preset.head_config(task, backbone.embedding_dim),

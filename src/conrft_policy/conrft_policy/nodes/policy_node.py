@@ -38,7 +38,7 @@ class PolicyNode(Node):
         if self._value("threads"):
             torch.set_num_threads(self._value("threads"))
         device = self._value("device") or None
-        self._backbone = load_backbone(self._value("backbone"), self._task.name, device=device)
+        self._backbone = load_backbone(self._value("backbone"), self._task.instruction, device=device)
         self._actor = Actor(
             self._backbone,
             None,
