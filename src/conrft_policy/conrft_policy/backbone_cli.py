@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from conrft_policy.backbone import Backbone
 
 CONTROL_PERIOD_MS = 100.0
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +34,32 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     tokens.add_argument("folder", type=Path, help="the backbone's folder, which holds config.json")
     tokens.add_argument("--task", required=True, help="name of the task")
     tokens.add_argument("--instruction", required=True, help="text of the instruction")
+    tokens.add_argument("--t5", help="folder or hub id of the T5 of an imported Octo (default: found in the hub cache)")
     tokens.set_defaults(run=run_tokens)
+
+    sources = commands.add_parser("import", help="make a backbone's folder from an official checkpoint")
+    _add_octo_import(sources.add_subparsers(dest="source", required=True, metavar="SOURCE"))
+
+
+def _add_octo_import(sources: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    octo = sources.add_parser("octo", help="octo-small or octo-base, the 1.5 or the older line, as Orbax arrays")
+    octo.add_argument("checkpoint", type=Path, help="folder with config.json and the steps' folders")
+    octo.add_argument("out", type=Path, help="folder to make; it appears whole or not at all")
+    octo.add_argument(
+        "--instruction", action="append", default=[], metavar="TEXT", help="encode it now; may be repeated"
+    )
+    octo.add_argument("--t5", help="folder or hub id of the T5 (default: found in the hub cache)")
+    octo.add_argument("--tokens", type=Path, help="instructions.safetensors with instructions encoded elsewhere")
+    octo.add_argument("--step", type=int, help="which step of the training (default: the newest)")
+    octo.add_argument("--precision", default="float32", choices=PRECISIONS, help="(default: %(default)s)")
+    octo.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="KEY=CAMERA",
+        help="which camera is the official observation's KEY (default: image_primary=side, image_wrist=wrist)",
+    )
+    octo.set_defaults(run=run_import_octo)
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -70,18 +100,64 @@ def _step_ms(backbone: Backbone, ticks: int) -> float:
 
 
 def run_tokens(args: argparse.Namespace) -> int:
-    """Encode an instruction with the text encoder and store it in the backbone's folder."""
-    from conrft_policy import text_encoder
-    from conrft_policy.backbone import CONFIG_FILE, read_config
+    """Encode an instruction with the backbone's text encoder and store it in its folder."""
+    from conrft_policy.backbone import CONFIG_FILE, BackboneError, read_config
     from conrft_policy.instructions import store_instruction
     from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, parse_config
+    from conrft_policy.text_encoder import TextEncoderMissingError
 
-    config, _ = parse_config(read_config(args.folder), args.folder / CONFIG_FILE)
-    if config.language_dim != text_encoder.WIDTH:
-        print(f"{args.folder}: expects tokens of width {config.language_dim}, {text_encoder.NAME} gives 384")
+    try:
+        values = read_config(args.folder)
+        config, _ = parse_config(values, args.folder / CONFIG_FILE)
+        name, tokens = _encode(args, values.get("text_encoder"), config.language_tokens)
+    except (BackboneError, TextEncoderMissingError) as error:
+        print(error)
         return 2
-    tokens = text_encoder.encode(args.instruction, tokens=config.language_tokens)
+    if tokens.shape[1] != config.language_dim:
+        print(f"{args.folder}: expects tokens of width {config.language_dim}, {name} gives {tokens.shape[1]}")
+        return 2
     path = args.folder / INSTRUCTIONS_FILE
-    store_instruction(path, task=args.task, instruction=args.instruction, encoder=text_encoder.NAME, tokens=tokens)
+    store_instruction(path, task=args.task, instruction=args.instruction, encoder=name, tokens=tokens)
     print(f"{path}: {args.task}: {args.instruction!r} {tokens.shape}")
     return 0
+
+
+def _encode(args: argparse.Namespace, t5: str | None, tokens: int) -> tuple[str, NDArray[np.float32]]:
+    """Name of the text encoder, and its tokens of the instruction."""
+    from conrft_policy import text_encoder
+    from conrft_policy.octo.t5_encoder import load_t5
+
+    if t5 is None:
+        return text_encoder.NAME, text_encoder.encode(args.instruction, tokens=tokens)
+    return t5, load_t5(t5, args.t5).encode(args.instruction, tokens=tokens)
+
+
+def run_import_octo(args: argparse.Namespace) -> int:
+    """Make a backbone's folder from an official checkpoint; errors are printed, and nothing is left behind."""
+    from conrft_policy.backbone import BackboneError
+    from conrft_policy.octo.official_checkpoint import import_checkpoint, open_checkpoint
+    from conrft_policy.octo.official_config import CAMERAS
+
+    try:
+        cameras = CAMERAS | dict(_camera(text) for text in args.camera)
+        checkpoint = open_checkpoint(args.checkpoint, step=args.step, cameras=cameras)
+        import_checkpoint(
+            checkpoint, args.out, args.instruction, precision=args.precision, t5=args.t5, tokens=args.tokens
+        )
+    except (BackboneError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    config = checkpoint.config
+    print(f"{args.out}: step {checkpoint.step}, {len(checkpoint.names)} arrays, {len(args.instruction)} instructions")
+    print(f"width {config.token_dim}, {config.layers} layers, {config.heads} heads, window {config.window}")
+    print(f"repeat_task_tokens {config.repeat_task_tokens}, use_correct_attention {config.use_correct_attention}")
+    return 0
+
+
+def _camera(text: str) -> tuple[str, str]:
+    from conrft_policy.backbone import BackboneError
+
+    key, separator, camera = text.partition("=")
+    if not separator or not key or not camera:
+        raise BackboneError(f"--camera {text}: expected KEY=CAMERA, such as image_primary=side")
+    return key, camera

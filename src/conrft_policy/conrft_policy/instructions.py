@@ -7,6 +7,7 @@ tensor belongs to which task and text. So the robot needs no text encoder.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def read_index(path: Path) -> list[InstructionEntry]:
         return [InstructionEntry(**line) for line in index]
     except FileNotFoundError as error:
         raise InstructionError(f"{path}: no such file") from error
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InstructionError(f"{path}: not a file of encoded instructions ({error})") from error
 
 
@@ -80,7 +81,12 @@ def store_instruction(path: Path, *, task: str, instruction: str, encoder: str, 
     stored = [load_instruction(path, entry.task) for entry in read_index(path)] if path.exists() else []
     kept = [item for item in stored if item.entry.task != task]
     entry = InstructionEntry(task=task, instruction=instruction, encoder=encoder, tensor=f"tokens/{task}")
-    items = sorted([*kept, Instruction(entry=entry, tokens=tokens)], key=lambda item: item.entry.task)
+    write_instructions(path, [*kept, Instruction(entry=entry, tokens=tokens)])
+
+
+def write_instructions(path: Path, instructions: Sequence[Instruction]) -> None:
+    """Replace the file by these instructions, any number of them, as a whole."""
+    items = sorted(instructions, key=lambda item: item.entry.task)
     arrays = {item.entry.tensor: np.ascontiguousarray(item.tokens, dtype=np.float32) for item in items}
     data = save(arrays, metadata={INDEX_KEY: json.dumps([asdict(item.entry) for item in items])})
     temporary = path.with_suffix(".tmp")

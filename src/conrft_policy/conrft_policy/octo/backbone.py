@@ -19,11 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conrft_policy.backbone import CONFIG_FILE, BackboneError, Embedding, Images
-from conrft_policy.instructions import Instruction, InstructionError, load_instruction
+from conrft_policy.instructions import Instruction, InstructionEntry, InstructionError, load_instruction
+from conrft_policy.text_encoder import TextEncoderMissingError
 
 from .config import ImageConfig, OctoConfig, OctoConfigError
 from .frozen import FrozenOcto
 from .model import OctoTransformer
+from .t5_encoder import load_t5
 
 WEIGHTS_FILE = "weights.safetensors"
 INSTRUCTIONS_FILE = "instructions.safetensors"
@@ -159,14 +161,14 @@ def load(
     try:
         instruction = load_instruction(folder / INSTRUCTIONS_FILE, task)
     except InstructionError as error:
-        raise BackboneError(str(error)) from error
+        instruction = _encode_now(task, octo, config.get("text_encoder"), error)
     model = load_octo(folder / WEIGHTS_FILE, octo)
     return OctoBackbone(model.to(device or torch.get_default_device()), instruction, dtype=dtype or precision)
 
 
 def parse_config(config: Mapping[str, Any], path: Path) -> tuple[OctoConfig, torch.dtype]:
     """Sizes and precision from a parsed config.json; BackboneError names file (``path``) and key."""
-    wrong = sorted(set(config) ^ {"architecture", "precision", "octo"})
+    wrong = sorted((set(config) - {"text_encoder"}) ^ {"architecture", "precision", "octo"})
     if wrong:
         raise BackboneError(f"{path}: missing or unknown keys {wrong}")
     if config["precision"] not in PRECISIONS:
@@ -192,10 +194,27 @@ def load_octo(path: Path, config: OctoConfig) -> OctoTransformer:
     return model
 
 
-def write_config(folder: Path, config: OctoConfig, *, precision: str) -> None:
-    """Write a backbone's config.json, which ``parse_config`` takes."""
-    values = {"architecture": "octo", "precision": precision, "octo": config.to_json()}
+def write_config(folder: Path, config: OctoConfig, *, precision: str, text_encoder: str | None = None) -> None:
+    """Write a backbone's config.json, which ``parse_config`` takes.
+
+    text_encoder: the T5 that encodes instructions which are not stored, if its weights are on the machine.
+    """
+    values: dict[str, Any] = {"architecture": "octo", "precision": precision, "octo": config.to_json()}
+    if text_encoder is not None:
+        values["text_encoder"] = text_encoder
     (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _encode_now(text: str, config: OctoConfig, encoder: str | None, why: InstructionError) -> Instruction:
+    """Tokens of an instruction that is not stored; BackboneError if what encodes it is not at hand."""
+    if encoder is None:
+        raise BackboneError(str(why)) from why
+    try:
+        t5 = load_t5(encoder)
+    except TextEncoderMissingError as error:
+        raise BackboneError(f"{why}\n{error}") from error
+    entry = InstructionEntry(task=text, instruction=text, encoder=t5.name, tensor="")
+    return Instruction(entry=entry, tokens=t5.encode(text, tokens=config.language_tokens))
 
 
 def _fingerprint(model: OctoTransformer, instruction: Instruction, dtype: torch.dtype) -> str:

@@ -123,21 +123,30 @@ def flax_shapes(config: OctoConfig) -> dict[str, Shape]:
     return {name: leaf.shape for name, leaf in _leaves(config).items()}
 
 
+def check_shapes(config: OctoConfig, shapes: Mapping[str, Shape]) -> None:
+    """Compare official arrays (shapes by name relative to ``octo_transformer/``) with what the configuration needs.
+
+    Raises CheckpointMismatchError that lists every missing, extra or misshapen array.
+    """
+    expected = flax_shapes(config)
+    problems = [f"missing: {name} {expected[name]}" for name in sorted(set(expected) - set(shapes))]
+    problems += [f"extra: {name} {shapes[name]}" for name in sorted(set(shapes) - set(expected))]
+    problems += [
+        f"shape: {name} is {shapes[name]}, expected {expected[name]}"
+        for name in sorted(set(shapes) & set(expected))
+        if shapes[name] != expected[name]
+    ]
+    if problems:
+        raise CheckpointMismatchError("parameters do not fit the configuration:\n  " + "\n  ".join(problems))
+
+
 def from_flax(config: OctoConfig, arrays: Mapping[str, NDArray[np.floating]]) -> dict[str, Tensor]:
     """Convert official arrays (names relative to ``octo_transformer/``) to a state dict of ``OctoTransformer``.
 
     Raises CheckpointMismatchError that lists every missing, extra or misshapen array.
     """
+    check_shapes(config, {name: tuple(array.shape) for name, array in arrays.items()})
     leaves = _leaves(config)
-    problems = [f"missing: {name} {leaves[name].shape}" for name in sorted(set(leaves) - set(arrays))]
-    problems += [f"extra: {name} {arrays[name].shape}" for name in sorted(set(arrays) - set(leaves))]
-    problems += [
-        f"shape: {name} is {arrays[name].shape}, expected {leaves[name].shape}"
-        for name in sorted(set(arrays) & set(leaves))
-        if tuple(arrays[name].shape) != leaves[name].shape
-    ]
-    if problems:
-        raise CheckpointMismatchError("parameters do not fit the configuration:\n  " + "\n  ".join(problems))
     whole: dict[str, Tensor] = {}
     parts: dict[str, list[tuple[int, Tensor]]] = {}
     for name, leaf in leaves.items():
