@@ -19,5 +19,5 @@ setup(
     description="The 10 Hz loop around the robot: observer, intervention mux, commander, supervisor, recorder.",
     license="Apache-2.0",
     extras_require={"test": ["pytest", "hypothesis"]},
-    entry_points={"console_scripts": [f"{node} = {PACKAGE}.nodes.{node}_node:main" for node in NODES]},
+    entry_points={"console_scripts": [f"{node} = {PACKAGE}.nodes:{node}" for node in NODES]},
 )

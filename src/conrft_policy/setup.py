@@ -31,7 +31,5 @@ setup(
     description="Vision-language-action backbones, the consistency head, and the node that acts with them at 10 Hz.",
     license="Apache-2.0",
     extras_require={"test": ["pytest"]},
-    entry_points={
-        "console_scripts": [f"{name} = {PACKAGE}.nodes.policy_node:main" for name in ("policy", "policy_node")]
-    },
+    entry_points={"console_scripts": [f"{name} = {PACKAGE}.nodes:policy" for name in ("policy", "policy_node")]},
 )

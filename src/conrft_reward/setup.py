@@ -18,7 +18,5 @@ setup(
     description="Binary success classifier: model, training from recorded episodes, and the node that judges.",
     license="Apache-2.0",
     extras_require={"test": ["pytest"]},
-    entry_points={
-        "console_scripts": [f"{name} = {PACKAGE}.nodes.reward_node:main" for name in ("reward", "reward_node")]
-    },
+    entry_points={"console_scripts": [f"{name} = {PACKAGE}.nodes:reward" for name in ("reward", "reward_node")]},
 )

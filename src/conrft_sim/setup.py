@@ -22,8 +22,8 @@ setup(
         # Gymnasium calls it when it is imported, so that gymnasium.make("ConRFT/PickBanana-v0") just works.
         "gymnasium.envs": ["ConRFT = conrft_sim.environment:register"],
         "console_scripts": [
-            "simulator = conrft_sim.nodes.simulator_node:main",
-            "scripted_operator = conrft_sim.nodes.scripted_operator_node:main",
+            "simulator = conrft_sim.nodes:simulator",
+            "scripted_operator = conrft_sim.nodes:scripted_operator",
         ],
     },
 )

@@ -114,6 +114,18 @@ def test_a_real_robot_has_no_simulator_its_own_clock_and_a_person_at_the_device(
     assert (supervisor["lockstep"], supervisor["use_sim_time"], supervisor["scene_reset"]) == (False, False, False)
     assert supervisor["after_fault"] == "wait"
     assert str(parameters(processes["commander"])["robot_file"]).endswith("config/robots/fr3.yaml")
+    assert parameters(processes["intervention_mux"])["operator_expected"] is True, "nothing begins without the device"
+
+
+def test_an_episode_ends_when_a_node_that_nobody_starts_again_falls_silent(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    loop = {"observer", "intervention_mux", "commander", "recorder"}
+    simulated = parameters(started("train", environment, tmp_path)["supervisor"])
+    assert set(simulated["required_nodes"]) == loop | {"simulator", "scripted_operator"}
+    real = parameters(started("train", environment, tmp_path, robot="fr3")["supervisor"])
+    assert set(real["required_nodes"]) == loop
+    assert simulated["node_timeout"] == real["node_timeout"] == 5.0
 
 
 def test_only_the_supervisor_ends_a_launch_and_only_what_can_go_on_is_started_again(

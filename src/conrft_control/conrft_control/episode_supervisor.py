@@ -144,6 +144,7 @@ class Stage(Enum):
 
 
 _IN_EPISODE = (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
+_BEFORE_EPISODE = (Stage.SCENE, Stage.SETTLING, Stage.RESETTING, Stage.READY)
 
 
 @dataclass(slots=True)
@@ -318,6 +319,8 @@ class EpisodeSupervisor:
         ``not_ready``: required nodes that are not well, so that no episode may begin; ``failed``: those that are so
         badly off that what is going on must end.
         """
+        if failed and self.stage in (*_BEFORE_EPISODE, *_IN_EPISODE):
+            return self._fault("; ".join(failed), now)
         match self.stage:
             case Stage.SCENE if self._since(now) > self.settings.scene_timeout:
                 return self._fault(f"the scene was not reset within {self.settings.scene_timeout:.0f} s", now)
@@ -329,9 +332,9 @@ class EpisodeSupervisor:
                     now,
                 )
             case Stage.READY:
-                return self._fault("; ".join(failed), now) if failed else self._try_to_run(not_ready, now)
+                return self._try_to_run(not_ready, now)
             case Stage.RUNNING | Stage.DECIDING | Stage.TAIL:
-                return self._watch(failed, now)
+                return self._watch(now)
             case Stage.ENDED if self._since(now) >= self.settings.ended_pause:
                 return self._next_episode(now)
             case Stage.FAULTED:
@@ -445,10 +448,8 @@ class EpisodeSupervisor:
             return f"not a clean trial: the operator moved the arm in {self._run.operator_ticks} ticks"
         return ""
 
-    def _watch(self, failed: list[str], now: Now) -> list[Effect]:
+    def _watch(self, now: Now) -> list[Effect]:
         silence = now.wall_s - self._run.last_action_wall_s
-        if failed:
-            return self._fault("; ".join(failed), now)
         if silence > self.settings.action_timeout:
             return self._fault(f"no Action for {silence:.1f} s", now)
         return self._decide(now)

@@ -21,6 +21,10 @@ def node_of(status_name: str) -> str:
     return status_name.split(":")[0].strip().split("/")[-1]
 
 
+# The board's owner comes round fifty times a second; when it did not for so long, nobody could be heard.
+_DEAF_S = 0.5
+
+
 @dataclass(slots=True)
 class _Report:
     level: Level
@@ -30,7 +34,7 @@ class _Report:
 
 
 class HealthBoard:
-    """Keeps the last word of each required node.
+    """Keeps the last word of each required node, and of each other one of this suite.
 
     All times are monotonic wall time: a simulator's clock may stand still.
     """
@@ -40,11 +44,20 @@ class HealthBoard:
         self._required = tuple(required)
         self._silence_s = silence_s
         self._reports: dict[str, _Report] = {}
+        self._listened_wall_s: float | None = None
 
-    def put(self, status_name: str, level: Level, message: str, wall_s: float) -> None:
-        """One diagnostic status came; those of other nodes are passed over."""
+    def listen(self, wall_s: float) -> None:
+        """To be called in every turn: while the caller itself stood still, no node counts as silent."""
+        deaf_s = 0.0 if self._listened_wall_s is None else wall_s - self._listened_wall_s
+        self._listened_wall_s = wall_s
+        if deaf_s > _DEAF_S:
+            for report in self._reports.values():
+                report.heard_wall_s += deaf_s
+
+    def put(self, status_name: str, level: Level, message: str, wall_s: float, *, own: bool = False) -> None:
+        """One diagnostic status came; ``own``: from a node of this suite. Those of strangers are passed over."""
         node = node_of(status_name)
-        if node not in self._required:
+        if node not in self._required and not own:
             return
         before = self._reports.get(node)
         bad_since = None
@@ -59,19 +72,22 @@ class HealthBoard:
         missing = [f"{node}: has not reported yet" for node in self._required if node not in self._reports]
         return missing + self.failed(wall_s, 0.0)
 
-    def silent(self, wall_s: float) -> list[str]:
-        """Which nodes have reported once and say nothing any more."""
+    def silent(self, wall_s: float, *, required: bool = True) -> list[str]:
+        """Which nodes have reported once and say nothing any more; ``required``: only the required ones."""
         silences = {node: wall_s - report.heard_wall_s for node, report in self._reports.items()}
         return [
-            f"{node}: silent for {silence:.1f} s" for node, silence in silences.items() if silence > self._silence_s
+            f"{node}: silent for {silence:.1f} s"
+            for node, silence in silences.items()
+            if silence > self._silence_s and (node in self._required or not required)
         ]
 
     def failed(self, wall_s: float, patience_s: float) -> list[str]:
-        """Which nodes fell silent, or have been in error for at least ``patience_s``."""
+        """Which required nodes fell silent, or have been in error for at least ``patience_s``."""
         bad = [
             f"{node}: {report.message}"
             for node, report in self._reports.items()
-            if wall_s - report.heard_wall_s <= self._silence_s
+            if node in self._required
+            and wall_s - report.heard_wall_s <= self._silence_s
             and report.bad_since_wall_s is not None
             and wall_s - report.bad_since_wall_s >= patience_s
         ]

@@ -29,12 +29,13 @@ class MuxSettings:
 
     Attributes:
         policy_expected: a policy proposes actions; without one only the operator moves the arm.
-        operator_expected: lockstep: each tick waits for the operator's buttons of that tick.
-        reward_expected: lockstep: each tick waits for the reward node too, so that the simulator cannot run away from
-            it.
+        operator_expected: somebody holds the device. In lockstep each tick waits for the buttons of that tick.
+        reward_expected: a reward node judges every tick. In lockstep each tick waits for it, so that the simulator
+            cannot run away from it.
         lockstep: ROS time stands still while the tick is decided, so the deadline is the wall-clock guard.
         deadline_s: ROS time after the Observation's stamp.
         guard_s: wall time after the Observation, for when ROS time stands still.
+        reward_timeout_s: real time: a policy that nobody has judged for so long is not followed.
         short_guard_s: the guard while somebody is known to be silent.
         overshoot: how far beyond [-1, 1] a proposal is still clipped rather than refused.
     """
@@ -46,6 +47,7 @@ class MuxSettings:
     deadline_s: float = 0.08
     guard_s: float = 10.0
     short_guard_s: float = 0.1
+    reward_timeout_s: float = 1.0
     overshoot: float = 0.05
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
@@ -88,6 +90,7 @@ class InterventionMux:
         self._decided: set[Tick] = set()
         self._decided_order: deque[Tick] = deque()
         self._episode = -1
+        self._episode_ns = 0
         self._rewarded_ns = -1
         self._silent: set[str] = set()
 
@@ -123,7 +126,7 @@ class InterventionMux:
                 self._hold(self._open.tick, f"{self._awaited_text()} did not answer before the next Observation")
             )
         if tick.episode != self._episode:
-            self._episode = tick.episode
+            self._episode, self._episode_ns = tick.episode, tick.stamp_ns
             self.takeover.reset()
         self._open = _OpenTick(tick, np.asarray(orientation, dtype=np.float64), wall_s)
         if self.deadline_ns is not None and now_ns > self.deadline_ns:
@@ -205,6 +208,8 @@ class InterventionMux:
                 Decision(tick, Command(action=action, source=ActionSource.OPERATOR, proposal=proposal), False)
             )
         if proposal is not None:
+            if unjudged := self._unjudged(tick):
+                return self._hold(tick, unjudged, proposal)
             return self._close(
                 Decision(tick, Command(action=proposal, source=ActionSource.POLICY, proposal=proposal), False)
             )
@@ -223,6 +228,14 @@ class InterventionMux:
         if largest > 1.0 + self.settings.overshoot:
             return None, f"policy: the proposal reaches {largest:.3g}, beyond [-1, 1]"
         return np.clip(proposal, -1.0, 1.0).astype(np.float32), ""
+
+    def _unjudged(self, tick: Tick) -> str:
+        """Real time: why the policy must wait for the reward node; empty when it need not."""
+        settings = self.settings
+        silence_s = (tick.stamp_ns - max(self._rewarded_ns, self._episode_ns)) / 1e9
+        if settings.lockstep or not settings.reward_expected or silence_s <= settings.reward_timeout_s:
+            return ""
+        return f"reward: silent for {silence_s:.1f} s"
 
     def _hold(self, tick: Tick, reason: str, proposal: Float32 | None = None, *, fault: bool = True) -> Decision:
         command = Command(

@@ -340,6 +340,14 @@ def test_a_node_that_falls_silent_before_the_episode_begins_is_a_fault() -> None
     assert session.last.reason == "recorder: silent for 5.1 s"
 
 
+def test_a_node_that_falls_silent_on_the_way_home_is_a_fault() -> None:
+    session = Session()
+    session.failed = ["commander: silent for 5.1 s"]
+    session.wait(0.1)
+    assert session.ended() == (Outcome.FAULT, 0)
+    assert session.last.reason == "commander: silent for 5.1 s"
+
+
 def test_an_episode_waits_for_the_learner_to_take_in_the_last_and_to_pay_its_updates() -> None:
     session = Session(wait_for_learner=True)
     session.arrive()

@@ -20,6 +20,26 @@ def test_a_node_that_fell_silent_has_failed() -> None:
     assert board.failed(15.1, 3) == ["observer: silent for 5.1 s"]
 
 
+def test_while_the_listener_itself_stood_still_nobody_was_silent() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    for tenths in range(100, 120):
+        board.listen(tenths / 10)
+    board.put("observer", Level.OK, "", 12)
+    board.listen(112)  # the whole machine slept
+    assert board.failed(112, 3) == []
+    for tenths in range(1120, 1180):
+        board.listen(tenths / 10)
+    assert board.failed(118, 3) == ["observer: silent for 5.9 s"]
+
+
+def test_another_node_of_the_suite_that_fell_silent_is_known_but_has_not_failed() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    board.put("learner", Level.ERROR, "no disk", 0, own=True)
+    board.put("camera_driver", Level.OK, "", 0)
+    assert board.silent(6, required=False) == ["learner: silent for 6.0 s"]
+    assert board.failed(6, 3) == board.silent(6) == []
+
+
 def test_an_error_counts_after_the_patience_and_is_forgotten_when_it_goes() -> None:
     board = HealthBoard(["observer"], silence_s=100)
     board.put("observer", Level.ERROR, "stale", 10)

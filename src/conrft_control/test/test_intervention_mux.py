@@ -77,6 +77,26 @@ def test_a_proposal_for_another_stamp_episode_or_step_never_counts() -> None:
     assert only(loop.wait(ros_ms=80)).command.source is ActionSource.HOLD
 
 
+def test_in_real_time_a_policy_that_nobody_judges_any_more_is_not_followed() -> None:
+    loop = Loop(reward_expected=True)
+
+    def decide(step: int) -> Decision:
+        loop.observe(step)
+        return only(loop.propose(step))
+
+    assert decide(10).command.source is ActionSource.POLICY  # the reward node has a second from the first tick on
+    loop.mux.rewarded(tick(12).stamp_ns, loop.now_ns, loop.wall_s)
+    assert decide(22).command.source is ActionSource.POLICY
+    decision = decide(23)
+    assert (decision.command.source, decision.fault) == (ActionSource.HOLD, True)
+    assert decision.command.reason == "reward: silent for 1.1 s"
+    loop.mux.rewarded(tick(23).stamp_ns, loop.now_ns, loop.wall_s)
+    assert decide(24).command.source is ActionSource.POLICY
+    loop.wait(ros_ms=3600)
+    loop.push(1.0)
+    assert decide(60).command.source is ActionSource.OPERATOR  # a hand needs no judge
+
+
 def test_80_ms_after_the_stamp_the_arm_holds_and_the_reason_names_the_policy() -> None:
     loop = Loop()
     loop.observe()

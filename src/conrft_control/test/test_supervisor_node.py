@@ -10,7 +10,7 @@ from std_srvs.srv import Trigger
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_to_stamp
-from conrft_data.node_process import StopRequested
+from conrft_data.node_process import HARDWARE_ID, StopRequested
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
 from conrft_msgs.msg import EpisodeState
@@ -168,6 +168,22 @@ def test_an_episode_waits_for_a_required_node_and_a_silent_one_is_a_fault(
     assert supervised.call(Trigger, topics.START_EPISODE).success  # granted, but the policy is still silent
     graph.spin(0.3)
     assert supervised.last.phase is Phase.ENDED
+
+
+def test_a_silent_node_that_is_not_required_is_a_warning_that_names_it(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, node_timeout=1.5)
+    learner = DiagnosticStatus(name="learner", level=b"\x00", hardware_id=HARDWARE_ID)
+    graph.say(topics.DIAGNOSTICS, DiagnosticArray(status=[learner]))
+
+    def warned() -> bool:
+        statuses = [array.status[0] for array in supervised.diagnostics]
+        return any(s.name == "supervisor" and s.level == b"\x01" and "learner: silent" in s.message for s in statuses)
+
+    graph.until(warned)
+    assert supervised.last is not None
+    assert supervised.last.outcome is Outcome.NONE
 
 
 def test_without_actions_the_episode_is_a_fault(graph: Any, robot: Any, files: dict[str, str]) -> None:

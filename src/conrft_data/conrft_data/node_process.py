@@ -17,6 +17,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+# Of every diagnostic status of this suite.
+HARDWARE_ID = "conrft"
+
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -56,7 +59,7 @@ def run(make_node: Callable[[], Node], name: str, arguments: Sequence[str] | Non
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-        _ignore_sigint(stopping)
+        _ignore_stop_signals(stopping)
 
 
 def described(
@@ -78,7 +81,7 @@ def described(
 
 def diagnostic_array(node: Node, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticArray:
     """One status of ``node``, stamped with its clock; ``level`` is one of DiagnosticStatus' constants."""
-    status = DiagnosticStatus(level=level, message=message, hardware_id="conrft")
+    status = DiagnosticStatus(level=level, message=message, hardware_id=HARDWARE_ID)
     # As diagnostic_updater names it: without the leading slash.
     status.name = node.get_fully_qualified_name().lstrip("/")
     status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
@@ -146,11 +149,12 @@ def _heed_stop_signals() -> _Stopping:
     return stopping
 
 
-def _ignore_sigint(stopping: _Stopping) -> None:
-    """Ends the thread. While Python ends it takes its handlers away, and one more SIGINT would kill the process."""
+def _ignore_stop_signals(stopping: _Stopping) -> None:
+    """Ends the thread. While Python ends it takes its handlers away, and one more signal would kill the process."""
     # Of one that came just before, Python says aloud that it was "ignored due to race condition": it was not needed.
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     sys.unraisablehook = hook
     signal.set_wakeup_fd(-1)
     stopping.wakeup.close()

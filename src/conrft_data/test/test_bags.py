@@ -164,6 +164,7 @@ def test_an_episode_without_observations_is_not_kept(tmp_path: Path) -> None:
         pytest.raises(BagError, match="has no observation"),
     ):
         writer.finish(Outcome.ABORTED, 0)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_told_and_leaves_no_half_bag(make_episode: EpisodeMaker) -> None:

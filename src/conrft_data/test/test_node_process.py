@@ -100,12 +100,15 @@ def test_an_idle_node_stops_with_code_0(
     assert (code, output, errors) == (0, "stopped\ndestroyed by MainThread\n", "")
 
 
-def test_sigints_may_come_until_the_process_has_gone(start: Callable[[str], subprocess.Popen[str]]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_may_come_until_the_process_has_gone(
+    start: Callable[[str], subprocess.Popen[str]], number: signal.Signals
+) -> None:
     process = start("self.soon(self.ready)")
     assert process.stdout is not None
     process.stdout.readline()
     while process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     assert process.communicate()[1] == ""
     assert process.returncode == 0
 

@@ -29,11 +29,12 @@ _IDLE_S = 1.0
 
 _WAITING: dict[str, Bounded | str] = {
     "policy_expected": "a policy proposes actions; false: only the operator moves the arm",
-    "operator_expected": "lockstep: each tick waits for the operator's buttons",
-    "reward_expected": "lockstep: each tick waits for the reward node",
+    "operator_expected": "somebody holds the device; lockstep: each tick waits for the buttons",
+    "reward_expected": "a reward node judges every tick; lockstep: each tick waits for it",
     "deadline_s": Bounded(0.01, 0.1, "an Action comes at the latest so long after its Observation's stamp, s"),
     "guard_s": Bounded(0.1, 600.0, "and so long after its Observation came, s of wall time"),
     "short_guard_s": Bounded(0.01, 10.0, "guard while the awaited node is known to be silent, s of wall time"),
+    "reward_timeout_s": Bounded(0.2, 60.0, "real time: a policy that nobody has judged for so long is not followed, s"),
     "overshoot": Bounded(0.0, 1.0, "a proposal so far beyond [-1, 1] is clipped, one farther is refused"),
 }
 _TAKEOVER: dict[str, Bounded | str] = {
@@ -72,7 +73,7 @@ class InterventionMuxNode(Node):
         self.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK)
         if settings.policy_expected:
             self.create_subscription(PolicyOutput, topics.POLICY_OUTPUT, self._on_proposal, topics.TICK)
-        if settings.lockstep and settings.reward_expected:
+        if settings.reward_expected:
             self.create_subscription(Reward, topics.REWARD, self._on_reward, topics.TICK)
         # Both timers are armed for each tick anew and disarmed by its decision.
         self._deadline = self.create_timer(settings.deadline_s, self._expire)
@@ -97,13 +98,13 @@ class InterventionMuxNode(Node):
         )
 
     def _inputs(self, settings: MuxSettings) -> list[str]:
-        """Topics without which no tick can be decided."""
+        """Topics without which no episode may begin: what decides a tick, and the hand that can take over."""
         inputs = [topics.OBSERVATION]
         if settings.policy_expected:
             inputs.append(topics.POLICY_OUTPUT)
-        if settings.lockstep and settings.operator_expected:
+        if settings.operator_expected:
             inputs += [topics.SPACENAV_TWIST, topics.SPACENAV_JOY]
-        if settings.lockstep and settings.reward_expected:
+        if settings.reward_expected:
             inputs.append(topics.REWARD)
         return inputs
 

@@ -41,7 +41,7 @@ from conrft_data.conversion import (
     stamp_to_ns,
     tick_of,
 )
-from conrft_data.node_process import StopRequested, run
+from conrft_data.node_process import HARDWARE_ID, StopRequested, run
 from conrft_data.types import ActionSource, Mode, Outcome
 from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
@@ -222,7 +222,8 @@ class SupervisorNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self._board.put(status.name, Level(min(status.level[0], Level.STALE)), status.message, time.monotonic())
+            level, own = Level(min(status.level[0], Level.STALE)), status.hardware_id == HARDWARE_ID
+            self._board.put(status.name, level, status.message, time.monotonic(), own=own)
 
     def _on_end(self, request: EndEpisode.Request, response: EndEpisode.Response) -> EndEpisode.Response:
         try:
@@ -249,11 +250,11 @@ class SupervisorNode(Node):
             self._begun = True
             self._carry_out(supervisor.begin(now))
         self._call_scene_when_served()
+        self._board.listen(now.wall_s)
         patience = supervisor.settings.error_patience
         not_ready = self._health.missing + self._board.not_ready(now.wall_s)
-        failed = self._board.failed(now.wall_s, patience)
-        if supervisor.stage is Stage.READY:
-            failed = self._board.silent(now.wall_s)
+        in_episode = supervisor.stage in (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
+        failed = self._board.failed(now.wall_s, patience) if in_episode else self._board.silent(now.wall_s)
         self._carry_out(supervisor.on_time(not_ready, failed, now))
         # In lockstep the tick after a reset came before the news that the arm is to go home, and nothing else comes.
         self._check_arrival()
@@ -323,6 +324,7 @@ class SupervisorNode(Node):
 
     def _report(self) -> None:
         supervisor = self._supervisor
+        silent = self._board.silent(time.monotonic(), required=False)
         takeovers, ticks = supervisor.interventions
         values = {
             "episode_id": supervisor.episode_id,
@@ -336,7 +338,8 @@ class SupervisorNode(Node):
         elif supervisor.stage is Stage.READY and supervisor.waiting_for and self._board.not_ready(time.monotonic()):
             self._health.say(Level.WARN, f"READY: waits for {supervisor.waiting_for}", values)
         else:
-            self._health.say(Level.OK, f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": "), values)
+            doing = f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": ")
+            self._health.say(Level.WARN if silent else Level.OK, "; ".join([doing, *silent]), values)
 
     def stop(self) -> None:
         """Ends a running episode as aborted, so that its recording says so."""

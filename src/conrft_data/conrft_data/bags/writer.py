@@ -136,11 +136,12 @@ class EpisodeWriter:
             The folder of the finished bag.
 
         Raises:
-            BagError: there is no observation, a write failed, or the disk refuses. Nothing appears under the name;
-                the leftover stays.
+            BagError: there is no observation, and nothing stays; or a write failed, or the disk refuses, and the
+                leftover stays. Nothing appears under the name.
         """
         writer = self._usable_writer()
         if self._cameras is None:
+            self.discard()
             raise BagError(f"{self._target}: has no observation, there is nothing to keep")
         if outcome is Outcome.NONE:
             raise BagError(f"{self._target}: an episode that has ended needs an outcome")
