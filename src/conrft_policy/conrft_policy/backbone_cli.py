@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conrft_policy.vlm.cli import register_import
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -38,7 +40,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     tokens.set_defaults(run=run_tokens)
 
     sources = commands.add_parser("import", help="make a backbone's folder from an official checkpoint")
-    _add_octo_import(sources.add_subparsers(dest="source", required=True, metavar="SOURCE"))
+    formats = sources.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    _add_octo_import(formats)
+    register_import(formats)
 
 
 def _add_octo_import(sources: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
