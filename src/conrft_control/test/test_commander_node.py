@@ -10,6 +10,7 @@ from std_msgs.msg import Float64MultiArray
 
 from conrft_control.nodes.commander_node import CommanderNode
 from conrft_data import topics
+from conrft_data.config import ConfigError
 from conrft_data.conversion import command_to_msg, episode_status_to_msg, pose_from_msg, stamp_to_ns
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Command, Phase
@@ -117,3 +118,9 @@ def test_in_real_time_a_stale_pose_is_an_error(real_time: Commanded) -> None:
 
 def test_it_is_the_only_publisher_of_target_pose(lockstep: Commanded) -> None:
     assert lockstep.graph.node.count_publishers("target_pose") == 1
+
+
+@pytest.mark.parametrize("parameter", ["task_file", "robot_file"])
+def test_a_configuration_that_was_not_named_is_refused(graph: Any, files: dict[str, str], parameter: str) -> None:
+    with pytest.raises(ConfigError, match=f"parameter {parameter} is empty: it must name the YAML file"):
+        graph.start(CommanderNode, **{**files, parameter: ""})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rclpy.node import Node
 
 from conrft_control.reset_motion import ResetTolerance
-from conrft_data.config import RobotConfig, TaskConfig, load_config
+from conrft_data.config import ConfigError, RobotConfig, TaskConfig, load_config
 from conrft_data.node_process import described
 
 
@@ -47,12 +47,19 @@ def declare(
 
 def declare_task(node: Node) -> TaskConfig:
     """The task's configuration, from the file that parameter ``task_file`` names; raises ConfigError."""
-    return load_config(TaskConfig, declare(node, "task_file", "", "YAML file of the task"))
+    return load_config(TaskConfig, _declare_file(node, "task_file", "YAML file of the task"))
 
 
 def declare_robot(node: Node) -> RobotConfig:
     """The robot's configuration, from the file that parameter ``robot_file`` names; raises ConfigError."""
-    return load_config(RobotConfig, declare(node, "robot_file", "", "YAML file of the robot"))
+    return load_config(RobotConfig, _declare_file(node, "robot_file", "YAML file of the robot"))
+
+
+def _declare_file(node: Node, name: str, about: str) -> str:
+    file = str(declare(node, name, "", about))
+    if not file:
+        raise ConfigError(f"parameter {name} is empty: it must name the {about}")
+    return file
 
 
 def declare_lockstep(node: Node) -> bool:
