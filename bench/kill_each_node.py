@@ -180,14 +180,16 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of a demo run")
     parser.add_argument("--real-time", action="store_true", help="default: lockstep, as the demo")
     parser.add_argument("--nodes", nargs="+", choices=NODES, default=NODES, metavar="NODE", help=", ".join(NODES))
-    parser.add_argument("--out", type=Path, help="folder of logs and episodes (default: a temporary one)")
+    parser.add_argument("--out", type=Path, help="new folder of logs and episodes (default: a temporary one)")
     args = parser.parse_args()
     out = args.out or Path(tempfile.mkdtemp(prefix="kill_each_node_"))
+    if out.is_dir() and any(out.iterdir()):
+        parser.error(f"{out} is not empty")
     print("| killed | arm stands still | first word about it | launch ends with | processes left | episodes |")
     print("|---|---|---|---|---|---|")
     for victim in args.nodes:
         folder = out / victim
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         try:
             print(kill(victim, args.run.resolve(), folder, not args.real_time), flush=True)
         except KeyboardInterrupt:
