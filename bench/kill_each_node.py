@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -112,7 +112,8 @@ class Witness:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             word = (status.name, status.message)
-            if status.level[0] and word not in self._known:
+            # Warnings are about much else, such as a learner that has nothing to learn from.
+            if (status.level == DiagnosticStatus.ERROR or "silent" in status.message) and word not in self._known:
                 self._known.add(word)
                 self._say(f"{status.name}: {status.message}")
 
@@ -137,8 +138,7 @@ def row(victim: str, witness: Witness, result: LaunchResult, folder: Path) -> st
         return f"| {victim} | was not killed: no second episode within {START_S:.0f} s, see {folder} |"
     still = witness.still_after_s()
     arm = "went on" if still is None else "at once" if still < 0.25 else f"after {still:.1f} s"
-    words = [word for word in witness.words if "nobody subscribes" not in word[1]][:1]
-    said = f"{words[0][1]} ({words[0][0]:.1f} s)" if words else ""
+    said = f"{witness.words[0][1]} ({witness.words[0][0]:.1f} s)" if witness.words else ""
     left = [name for name, pid in witness.pids.items() if Path(f"/proc/{pid}").exists()]
     end = f"{result.exit_code}: {result.reason}"
     return f"| {victim} | {arm} | {said} | {end} | {', '.join(left) or 'none'} | {on_the_disk(folder / 'episodes')} |"
