@@ -28,7 +28,7 @@ setup(
         *shared("config"),
         *shared("rviz"),
     ],
-    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "pillow"],
+    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "pillow", "torch"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",

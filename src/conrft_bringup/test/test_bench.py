@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import struct
+from pathlib import Path
 
 import pytest
+import torch
 
 from conrft_bringup.bench_cli import BENCHMARKS
+from conrft_bringup.policy_benchmark import policy
 from conrft_bringup.tick_probe import TickLatencies, stamp_of
 
 MS = 1_000_000
@@ -30,6 +34,24 @@ def test_ticks_that_were_held_late_or_unanswered_are_missed() -> None:
         "latency_ms_median": 40.0,
         "latency_ms_p99": pytest.approx(80.92),
     }
+
+
+def test_the_policy_benchmark_compares_the_same_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        assert policy(["--json", "--backbones", "octo-nano", "--frames", "4"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])["octo-nano"]
+    assert {"reference_ms", "fp32_ms", "int8_ms", "cosine"} <= set(figures)
+    assert figures["cosine"] >= 0.999
+    assert figures["fp32_error"] < 1e-5
+
+
+def test_the_policy_benchmark_measures_an_octo_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "transformers"}')
+    assert policy(["--backbones", str(tmp_path), "--frames", "1"]) == 2
+    assert "only an Octo is measured here" in capsys.readouterr().out
 
 
 def test_the_stamp_is_read_from_the_serialized_message() -> None:

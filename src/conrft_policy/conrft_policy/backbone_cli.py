@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from conrft_policy.backbone import Backbone
 
 CONTROL_PERIOD_MS = 100.0
-PRECISIONS = ("float32", "bfloat16", "float16")
+WARM_UP_TICKS = 3
+ANY_INSTRUCTION = "Put the yellow banana on the green plate."
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,8 +30,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     info = commands.add_parser("info", help="sizes, fingerprint, and the time of one acting step on this machine")
     info.add_argument("backbone", nargs="?", default="octo-nano", help="name of a shipped backbone, or a folder")
-    info.add_argument("--task", default="pick_banana", help="task name or instruction (default: %(default)s)")
+    info.add_argument("--task", help="task name or instruction (default: the first that is stored)")
     info.add_argument("--ticks", type=int, default=50, help="acting steps to measure (default: %(default)s)")
+    info.add_argument("--device", help="such as cuda (default: torch's)")
+    info.add_argument("--threads", type=int, help="CPU threads of torch (default: torch's)")
     info.set_defaults(run=run_info)
 
     tokens = commands.add_parser("tokens", help="encode an instruction once and store it beside the weights")
@@ -68,22 +72,45 @@ def _add_octo_import(sources: argparse._SubParsersAction[argparse.ArgumentParser
 
 def run_info(args: argparse.Namespace) -> int:
     """Print what a backbone is and whether it keeps 10 Hz here."""
-    from conrft_policy.backbone import backbone_folder, load_backbone, read_config
+    import torch
 
-    folder = backbone_folder(args.backbone)
-    backbone = load_backbone(folder, args.task)
+    from conrft_policy.backbone import BackboneError, backbone_folder, load_backbone, read_config
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        folder = backbone_folder(args.backbone)
+        config = read_config(folder)
+        backbone = load_backbone(folder, args.task or _any_task(folder), device=args.device)
+    except BackboneError as error:
+        print(error, file=sys.stderr)
+        return 2
     median = _step_ms(backbone, args.ticks)
+    keeps_up = median < CONTROL_PERIOD_MS / 2
     print(f"folder       {folder}")
-    print(f"architecture {read_config(folder)['architecture']}")
+    print(f"architecture {config['architecture']}")
     print(f"instruction  {backbone.instruction}")
     print(f"fingerprint  {backbone.fingerprint}")
     print(f"cameras      {', '.join(f'{name} {h}x{w}' for name, (h, w) in backbone.image_sizes.items())}")
     print(f"embedding    {backbone.embedding_dim}, from {backbone.history} frames")
-    print(f"parameters   {backbone.parameters / 1e6:.2f} M, {backbone.precision}")
+    print(f"parameters   {backbone.parameters / 1e6:.2f} M{', RANDOM' if config.get('weights') == 'random' else ''}")
+    print(f"precision    {backbone.precision}")
     print(f"memory       {backbone.memory_bytes / 2**20:.1f} MiB of weights and constants")
-    print(f"acting step  {median:.1f} ms (median of {args.ticks})")
-    print(f"10 Hz        {'yes' if median < CONTROL_PERIOD_MS / 2 else 'no'} (half a period is left to the rest)")
+    print(f"acting step  {median:.1f} ms (median of {args.ticks}, {torch.get_num_threads()} CPU threads)")
+    print(f"10 Hz        {'yes' if keeps_up else 'no'} (half of the 100 ms is left to the rest of the tick)")
     return 0
+
+
+def _any_task(folder: Path) -> str:
+    """A task that the backbone has tokens of; what needs none follows any text."""
+    from conrft_policy.instructions import InstructionError, read_index
+    from conrft_policy.octo.backbone import INSTRUCTIONS_FILE
+
+    try:
+        stored = read_index(folder / INSTRUCTIONS_FILE)
+    except InstructionError:
+        stored = []
+    return stored[0].instruction if stored else ANY_INSTRUCTION
 
 
 def _step_ms(backbone: Backbone, ticks: int) -> float:
@@ -96,11 +123,11 @@ def _step_ms(backbone: Backbone, ticks: int) -> float:
     }
     stream = backbone.stream()
     times_ms = []
-    for _ in range(ticks + 3):
+    for _ in range(ticks + WARM_UP_TICKS):
         start = time.perf_counter()
         stream.step(frame)
         times_ms.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times_ms[3:])
+    return statistics.median(times_ms[WARM_UP_TICKS:])
 
 
 def run_tokens(args: argparse.Namespace) -> int:

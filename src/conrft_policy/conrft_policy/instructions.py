@@ -64,9 +64,9 @@ def load_instruction(path: Path, task: str) -> Instruction:
     Raises InstructionError that lists what is stored.
     """
     index = read_index(path)
-    wanted = _plain(task)
+    wanted = plain(task)
     for entry in index:
-        if wanted in (_plain(entry.task), _plain(entry.instruction)):
+        if wanted in (plain(entry.task), plain(entry.instruction)):
             with safe_open(path, framework="numpy") as file:
                 return Instruction(entry=entry, tokens=np.asarray(file.get_tensor(entry.tensor), dtype=np.float32))
     stored = "; ".join(f"{entry.task}: {entry.instruction!r}" for entry in index) or "nothing"
@@ -94,5 +94,6 @@ def write_instructions(path: Path, instructions: Sequence[Instruction]) -> None:
     temporary.replace(path)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text without what makes no difference: case, spacing, a full stop at the end."""
     return " ".join(text.split()).rstrip(".").casefold()

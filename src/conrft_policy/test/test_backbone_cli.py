@@ -1,6 +1,7 @@
 """``conrft backbone`` as a person calls it."""
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
@@ -24,6 +25,21 @@ def test_info_names_the_fingerprint_and_measures_a_step(capsys: pytest.CaptureFi
     assert load_backbone("octo-nano", "pick_banana").fingerprint in printed
     assert re.search(r"acting step +\d+\.\d ms", printed)
     assert re.search(r"10 Hz +(yes|no)", printed)
+    assert re.search(r"parameters +\d+\.\d+ M\n", printed)
+    assert re.search(r"memory +\d+\.\d MiB", printed)
+
+
+def test_info_says_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((backbone_folder("octo-nano") / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "weights": "random"}))
+    with pytest.warns(RuntimeWarning, match="random weights"):
+        assert conrft("info", str(tmp_path), "--ticks", "1") == 0
+    assert "M, RANDOM" in capsys.readouterr().out
+
+
+def test_info_of_nothing_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conrft("info", "octo-mega") == 2
+    assert capsys.readouterr().err.startswith("octo-mega: neither a folder")
 
 
 def test_tokens_prepares_a_new_instruction(tmp_path: Path) -> None:

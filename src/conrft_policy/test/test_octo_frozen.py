@@ -61,7 +61,30 @@ def test_the_last_layer_computes_the_last_readout_only() -> None:
     queries = [plan.queries for plan in frozen.plans]
     assert queries[:-1] == [None, None]
     assert queries[-1] is not None
-    assert queries[-1].tolist() == [2 * config().step_tokens - 1]
+    assert frozen.rows is not None
+    assert frozen.rows[queries[-1]].tolist() == [2 * config().step_tokens - 1]
+
+
+def test_an_earlier_timestep_never_touches_later_keys_and_needs_no_mask() -> None:
+    frozen = FrozenOcto(OctoTransformer(config()), torch.randn(5, 12))
+    seen = config().step_tokens - 1  # all but the readout
+    readings = [(reading.queries, reading.keys, reading.bias is None) for reading in frozen.plans[0].readings]
+    assert readings[:2] == [(seen, 5 + seen, True), (seen, 5 + 2 * seen, True)]
+    assert [queries for queries, _, _ in readings[2:]] == [1, 1]
+
+
+@torch.inference_mode()
+def test_flat_images_keep_their_precision() -> None:
+    """Rendered frames have flat parts, on which a careless sum in the group normalisation loses three digits."""
+    torch.manual_seed(0)
+    octo = config(images=(ImageConfig(name="primary", camera="side", source_size=256, size=256),))
+    model, language = OctoTransformer(octo).eval(), torch.randn(5, 12)
+    frames = torch.full((1, 2, 256, 256, 3), 90, dtype=torch.uint8)
+    frames[:, :, 200:, 100:140] = 200
+    frozen = FrozenOcto(model, language)
+    embedding = frozen.embed(frozen.image_tokens({"primary": frames[0]})[None])
+    expected = model.embed({"primary": frames}, language[None])
+    torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-5)
 
 
 def test_the_prefix_is_not_computed_again() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,33 +20,55 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conrft_policy.backbone import CONFIG_FILE, BackboneError, Embedding, Images
-from conrft_policy.instructions import Instruction, InstructionEntry, InstructionError, load_instruction
+from conrft_policy.instructions import Instruction, InstructionEntry, InstructionError, load_instruction, plain
 from conrft_policy.text_encoder import TextEncoderMissingError
 
 from .config import ImageConfig, OctoConfig, OctoConfigError
 from .frozen import FrozenOcto
+from .int8_linear import Int8UnsupportedError
 from .model import OctoTransformer
 from .t5_encoder import load_t5
 
 WEIGHTS_FILE = "weights.safetensors"
 INSTRUCTIONS_FILE = "instructions.safetensors"
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+"""Of weights and arithmetic. int8: the blocks' matrices in 8 bits, the rest in float32; for CPUs."""
+OPTIONAL_KEYS = {"text_encoder", "weights", "compile"}
 FRAMES_AT_ONCE = 16  # bounds the memory of encode_episode
+RANDOM = "random"
+RANDOM_TOKEN_SCALE = 0.2  # about that of T5's output
 
 
 class OctoBackbone:
     """An Octo of any size as a ``Backbone``. The first frame of an episode is its own predecessor."""
 
-    def __init__(self, model: OctoTransformer, instruction: Instruction, *, dtype: torch.dtype = torch.float32) -> None:
-        """``model`` is taken over (cast to ``dtype``, frozen) and stays on its device."""
+    def __init__(
+        self,
+        model: OctoTransformer,
+        instruction: Instruction,
+        *,
+        precision: str = "float32",
+        compile_with: str | None = None,
+    ) -> None:
+        """``model`` (float32) is taken over: cast to ``precision``, frozen; it stays on its device.
+
+        compile_with: a backend of torch.compile such as ``inductor``, for the transformer. Raises BackboneError.
+        """
         self._config = config = model.config
         _check_tokens(config, instruction)
-        self._fingerprint = _fingerprint(model, instruction, dtype)
+        self._fingerprint = _fingerprint(model, instruction, precision)
         self._device = model.norm.weight.device
+        # What one 8-bit layer makes of a frame depends on the frames beside it; alone, it is the same every time.
+        self._at_once = 1 if precision == "int8" else FRAMES_AT_ONCE
+        dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
         language = torch.from_numpy(instruction.tokens).to(self._device, dtype)
-        self._octo = FrozenOcto(model.to(dtype), language)
+        try:
+            self._octo = FrozenOcto(model.to(dtype), language, int8=precision == "int8")
+        except Int8UnsupportedError as error:
+            raise BackboneError(f"precision int8: {error}") from error
+        self._embed = torch.compile(self._octo.embed, backend=compile_with) if compile_with else self._octo.embed
         self._instruction = instruction.entry.instruction
-        self._precision = str(dtype).removeprefix("torch.")
+        self._precision = precision
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
 
     @property
@@ -86,7 +109,9 @@ class OctoBackbone:
     @property
     def memory_bytes(self) -> int:
         """Memory of parameters and constants."""
-        return sum(value.nbytes for value in (*self._octo.parameters(), *self._octo.buffers()))
+        octo = self._octo
+        prefix = (*octo.prefix_keys, *octo.prefix_values)
+        return sum(_bytes(value) for value in (*octo.parameters(), *octo.buffers(), *prefix))
 
     @property
     def fingerprint(self) -> str:
@@ -97,13 +122,13 @@ class OctoBackbone:
     def encode_episode(self, images: Images) -> Embedding:
         """Embed a whole episode: images (T, H, W, 3) uint8 RGB by camera -> (T, D); each stem runs once a frame."""
         steps = len(next(iter(images.values()), ()))
-        tokens = [self._tokens(_cut(images, start)) for start in range(0, steps, FRAMES_AT_ONCE)]
+        tokens = [self._tokens(_cut(images, start, self._at_once)) for start in range(0, steps, self._at_once)]
         if not tokens:
             return np.zeros((0, self.embedding_dim), dtype=np.float32)
         frames = torch.cat(tokens)
         offsets = torch.arange(1 - self.history, 1, device=self._device)
         window = (torch.arange(steps, device=self._device)[:, None] + offsets).clamp_(min=0)
-        embeddings = [self._octo.embed(frames[rows]) for rows in window.split(FRAMES_AT_ONCE)]
+        embeddings = [self._embed(frames[rows]) for rows in window.split(self._at_once)]
         return _to_numpy(torch.cat(embeddings))
 
     def stream(self) -> OctoStream:
@@ -145,7 +170,7 @@ class OctoStream:
         newest = self._backbone._tokens({camera: image[None] for camera, image in images.items()})
         history = self._backbone.history
         self._window = [*(self._window or [newest] * history), newest][-history:]
-        return _to_numpy(self._backbone._octo.embed(torch.stack(self._window, dim=1)))[0]
+        return _to_numpy(self._backbone._embed(torch.stack(self._window, dim=1)))[0]
 
 
 def load(
@@ -157,24 +182,33 @@ def load(
     dtype: torch.dtype | None = None,
 ) -> OctoBackbone:
     """Load an Octo for one instruction; a ``conrft_policy.backbone.Loader``."""
+    model, instruction, precision = load_parts(folder, config, task)
+    if dtype is not None:
+        precision = str(dtype).removeprefix("torch.")
+    model = model.to(device or torch.get_default_device())
+    return OctoBackbone(model, instruction, precision=precision, compile_with=config.get("compile"))
+
+
+def load_parts(folder: Path, config: Mapping[str, Any], task: str) -> tuple[OctoTransformer, Instruction, str]:
+    """The float32 transformer on the CPU, the encoded instruction, and the precision that config.json asks for."""
     octo, precision = parse_config(config, folder / CONFIG_FILE)
-    try:
-        instruction = load_instruction(folder / INSTRUCTIONS_FILE, task)
-    except InstructionError as error:
-        instruction = _encode_now(task, octo, config.get("text_encoder"), error)
-    model = load_octo(folder / WEIGHTS_FILE, octo)
-    return OctoBackbone(model.to(device or torch.get_default_device()), instruction, dtype=dtype or precision)
+    if config.get("weights") == RANDOM:
+        return (*_random(octo, task, folder), precision)
+    instruction = _instruction(folder / INSTRUCTIONS_FILE, task, octo, config.get("text_encoder"))
+    return load_octo(folder / WEIGHTS_FILE, octo), instruction, precision
 
 
-def parse_config(config: Mapping[str, Any], path: Path) -> tuple[OctoConfig, torch.dtype]:
+def parse_config(config: Mapping[str, Any], path: Path) -> tuple[OctoConfig, str]:
     """Sizes and precision from a parsed config.json; BackboneError names file (``path``) and key."""
-    wrong = sorted((set(config) - {"text_encoder"}) ^ {"architecture", "precision", "octo"})
+    wrong = sorted((set(config) - OPTIONAL_KEYS) ^ {"architecture", "precision", "octo"})
     if wrong:
         raise BackboneError(f"{path}: missing or unknown keys {wrong}")
     if config["precision"] not in PRECISIONS:
-        raise BackboneError(f"{path}: precision {config['precision']!r} is none of {sorted(PRECISIONS)}")
+        raise BackboneError(f"{path}: precision {config['precision']!r} is none of {list(PRECISIONS)}")
+    if config.get("weights", RANDOM) != RANDOM:
+        raise BackboneError(f"{path}: weights {config['weights']!r}: only {RANDOM!r} may be said here")
     try:
-        return OctoConfig.from_json(config["octo"]), PRECISIONS[config["precision"]]
+        return OctoConfig.from_json(config["octo"]), config["precision"]
     except OctoConfigError as error:
         raise BackboneError(f"{path}: {error}") from error
 
@@ -205,21 +239,46 @@ def write_config(folder: Path, config: OctoConfig, *, precision: str, text_encod
     (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _encode_now(text: str, config: OctoConfig, encoder: str | None, why: InstructionError) -> Instruction:
-    """Tokens of an instruction that is not stored; BackboneError if what encodes it is not at hand."""
-    if encoder is None:
-        raise BackboneError(str(why)) from why
+def _instruction(path: Path, task: str, config: OctoConfig, encoder: str | None) -> Instruction:
+    """The stored tokens; of an instruction that is not stored, new ones, if what encodes it is on this machine."""
     try:
-        t5 = load_t5(encoder)
-    except TextEncoderMissingError as error:
-        raise BackboneError(f"{why}\n{error}") from error
-    entry = InstructionEntry(task=text, instruction=text, encoder=t5.name, tensor="")
-    return Instruction(entry=entry, tokens=t5.encode(text, tokens=config.language_tokens))
+        return load_instruction(path, task)
+    except InstructionError as missing:
+        if encoder is None:
+            raise BackboneError(str(missing)) from missing
+        try:
+            t5 = load_t5(encoder)
+        except TextEncoderMissingError as error:
+            raise BackboneError(f"{missing}\n{error}") from error
+        return _new_instruction(task, t5.name, t5.encode(task, tokens=config.language_tokens))
 
 
-def _fingerprint(model: OctoTransformer, instruction: Instruction, dtype: torch.dtype) -> str:
+def _random(config: OctoConfig, task: str, folder: Path) -> tuple[OctoTransformer, Instruction]:
+    """A transformer and tokens of the right sizes that have learned nothing; the same in every process."""
+    warnings.warn(
+        f"{folder.name}: RANDOM WEIGHTS (random weights and random instruction tokens): good for trying the pipeline "
+        f"and for measuring speed, not for a policy. Import a checkpoint: conrft backbone import octo --help",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        model = OctoTransformer(config)
+    seed = int.from_bytes(hashlib.sha256(plain(task).encode()).digest()[:8], "big")
+    shape = (config.language_tokens, config.language_dim)
+    tokens = np.random.default_rng(seed).normal(scale=RANDOM_TOKEN_SCALE, size=shape).astype(np.float32)
+    return model, _new_instruction(task, RANDOM, tokens)
+
+
+def _new_instruction(text: str, encoder: str, tokens: NDArray[np.float32]) -> Instruction:
+    entry = InstructionEntry(task=text, instruction=text, encoder=encoder, tensor="")
+    return Instruction(entry=entry, tokens=tokens)
+
+
+def _fingerprint(model: OctoTransformer, instruction: Instruction, precision: str) -> str:
     digest = hashlib.sha256()
-    header = {"config": model.config.to_json(), "precision": str(dtype), "instruction": instruction.entry.instruction}
+    name = precision if precision == "int8" else f"torch.{precision}"
+    header = {"config": model.config.to_json(), "precision": name, "instruction": instruction.entry.instruction}
     digest.update(json.dumps(header, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(instruction.tokens).tobytes())
     for name, value in sorted(model.state_dict().items()):
@@ -237,8 +296,13 @@ def _check_tokens(config: OctoConfig, instruction: Instruction) -> None:
         )
 
 
-def _cut(images: Images, start: int) -> Images:
-    return {camera: frames[start : start + FRAMES_AT_ONCE] for camera, frames in images.items()}
+def _bytes(values: Tensor) -> int:
+    """Memory; a matrix that oneDNN has packed has no storage to ask, but one element for each of its numbers."""
+    return values.numel() * values.element_size()
+
+
+def _cut(images: Images, start: int, count: int) -> Images:
+    return {camera: frames[start : start + count] for camera, frames in images.items()}
 
 
 def _writable(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

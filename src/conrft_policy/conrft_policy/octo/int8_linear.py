@@ -1,0 +1,63 @@
+"""A linear layer in 8 bits for CPUs, by oneDNN (whose kernels use AVX-512 VNNI or AMX where the CPU has them).
+
+Weights are symmetric with one scale for each output channel, fixed when the layer is made. Inputs are quantised as they
+come, each row by its own scale, so that a token with large values coarsens no other. Only where GELU is fused into the
+layer one scale serves all rows: there the input is layer-normalised, so its rows are alike. (The result then depends on
+what else is in the batch; who wants equal numbers computes one frame at a time.) Sums are 32-bit integers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+WEIGHT_MAX = 127
+MIDDLE = 128
+"""Inputs are unsigned, for oneDNN's fast kernels, so zero is in the middle."""
+SMALLEST = torch.finfo(torch.float32).tiny
+
+
+class Int8UnsupportedError(RuntimeError):
+    """This device or this build of torch has no 8-bit linear layer."""
+
+
+class Int8Linear(nn.Module):
+    """``nn.Linear``, optionally followed by GELU in its tanh form, with 8-bit arithmetic; float32 in and out."""
+
+    def __init__(self, linear: nn.Linear, *, gelu: bool = False) -> None:
+        """``linear`` must be float32 and on the CPU, else Int8UnsupportedError."""
+        super().__init__()
+        weight = linear.weight.detach()
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            raise Int8UnsupportedError(f"it takes float32 weights on a CPU, not {weight.dtype} on {weight.device}")
+        if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+            raise Int8UnsupportedError("this build of torch lacks oneDNN's quantised linear layer")
+        self.gelu = gelu
+        scales = weight.abs().amax(dim=1).clamp_(min=SMALLEST) / WEIGHT_MAX
+        quantised = (weight / scales[:, None]).round_().to(torch.int8)
+        self.packed = nn.Buffer(torch.ops.onednn.qlinear_prepack(quantised, None))
+        self.scales, self.zeros = nn.Buffer(scales), nn.Buffer(torch.zeros_like(scales, dtype=torch.int64))
+        self.bias = nn.Buffer(linear.bias.detach().clone())
+        # Without VNNI the sum of two 8-bit products may overflow 16 bits; an input of 7 bits keeps it within.
+        self.input_max = 127 if torch.cpu._is_vnni_supported() else 63
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) float32 -> (..., out) float32."""
+        rows = x.flatten(0, -2)
+        if self.gelu:
+            step = max(float(rows.amax()), -float(rows.amin()), SMALLEST) / self.input_max
+            return self._product(_quantise(rows, 1.0 / step), step).unflatten(0, x.shape[:-1])
+        steps = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).clamp_(min=SMALLEST)
+        steps /= self.input_max
+        product = self._product(_quantise(rows, steps.reciprocal()), 1.0)
+        return torch.addcmul(self.bias, product, steps).unflatten(0, x.shape[:-1])
+
+    def _product(self, quantised: Tensor, step: float) -> Tensor:
+        bias, fused, form = (self.bias, "gelu", "tanh") if self.gelu else (None, "none", "")
+        inputs = (quantised, step, MIDDLE, self.packed, self.scales, self.zeros, bias)
+        return torch.ops.onednn.qlinear_pointwise(*inputs, 1.0, 0, torch.float32, fused, [], form)
+
+
+def _quantise(rows: Tensor, inverse: Tensor | float) -> Tensor:
+    """Round to -127..127, then add the middle by turning the sign bit over."""
+    return (rows * inverse).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(MIDDLE)
