@@ -89,9 +89,11 @@ def test_what_training_frameworks_put_before_a_name_does_not_matter(wrapper: str
     bare = {name.removeprefix("model."): tensor for name, tensor in state("kosmos2").items()}
     for prefix in (wrapper, f"{wrapper}model."):
         contents = sort_tensors({prefix + name: tensor for name, tensor in bare.items()})
-        assert contents.model.keys() == {n.removeprefix("backbone.") for n in bare if n.startswith("backbone.")}
+        assert {f"model.backbone.{name}" for name in contents.model} == {
+            name for name in official("kosmos2", "checkpoint") if name.startswith("model.backbone.")
+        }
         assert contents.action_token is not None
-        assert contents.left_out == {"act_head.": 1}
+        assert contents.left_out == {"act_head.": 1, "lm_head.": 1}
         assert contents.unknown == []
 
 
@@ -201,8 +203,8 @@ def test_the_command_reports_what_it_took(base, tmp_path: Path, capsys: pytest.C
     more = ("--camera", "wrist=24x40", "--training", run, "--history", 3, "--precision", "bfloat16")
     assert conrft(*words, *more) == 0
     printed = capsys.readouterr().out
-    assert "took 94 tensors of the model (0.02 M parameters), the action token; none missing" in printed
-    assert "left out: act_head.* (1)" in printed
+    assert "took 93 tensors of the model (0.02 M parameters), the action token; none missing" in printed
+    assert "left out: act_head.* (1), lm_head.* (1)" in printed
     backbone = load_backbone(tmp_path / "out", INSTRUCTION)
     assert backbone.image_sizes == {"side": (32, 32), "wrist": (24, 40)}
     assert (backbone.history, backbone.embedding_dim, backbone.precision) == (3, 48, "bfloat16")

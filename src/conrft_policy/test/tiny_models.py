@@ -142,7 +142,7 @@ def save_smolvlm(folder: Path) -> Path:
     tokenizer = byte_tokenizer("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     config = transformers.SmolVLMConfig(
         text_config={"model_type": "llama", "vocab_size": len(tokenizer), "num_key_value_heads": 2, **TEXT},
-        vision_config={**VISION, "image_size": 32, "patch_size": 8},
+        vision_config={**VISION, "image_size": 32, "patch_size": 4},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=1,
@@ -152,7 +152,7 @@ def save_smolvlm(folder: Path) -> Path:
     images = SmolVLMImageProcessorPil(size=sides, max_image_size=sides, do_image_splitting=False)
     _save(folder, transformers.SmolVLMForConditionalGeneration(config), tokenizer)
     images.save_pretrained(folder)
-    settings = {"processor_class": "SmolVLMProcessor", "image_seq_len": 4}
+    settings = {"processor_class": "SmolVLMProcessor", "image_seq_len": 16}
     (folder / "processor_config.json").write_text(json.dumps(settings))
     return folder
 

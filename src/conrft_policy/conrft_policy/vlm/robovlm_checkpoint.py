@@ -31,7 +31,7 @@ ACTION_TOKEN_FILE = "action_token.safetensors"
 WRAPPERS = ("_forward_module.", "module.", "model.")
 """What DeepSpeed, DistributedDataParallel and Lightning put before a name, outermost first."""
 LEFT_OUT = ("act_head.", "fwd_head.", "clip_norm_head.", "lm_head.")
-"""Parts of a policy that a backbone has no use for."""
+"""Heads, which a backbone has no use for."""
 STATE_KEYS = ("state_dict", "model_state_dict")
 
 
@@ -123,8 +123,9 @@ def sort_tensors(state: Mapping[str, Tensor]) -> Contents:
         name = original
         for wrapper in WRAPPERS:
             name = name.removeprefix(wrapper)
-        part = next((part for part in LEFT_OUT if name.startswith(part)), None)
-        if name.startswith("backbone."):
+        # The language model's head too: nobody reads its words, and it is tied to the embeddings.
+        part = next((part for part in LEFT_OUT if name.startswith(part) or name.endswith(f".{part}weight")), None)
+        if name.startswith("backbone.") and part is None:
             contents["model"][name.removeprefix("backbone.")] = tensor
         elif name == ACTION_TOKEN:
             contents["action_token"] = tensor
