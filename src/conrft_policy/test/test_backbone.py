@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conrft_policy.backbone import LOADERS, Backbone, BackboneError, backbone_folder, load_backbone
+from conrft_policy.backbone import Backbone, BackboneError, backbone_folder, load_backbone
 from conrft_policy.instructions import load_instruction, store_instruction
 from conrft_policy.octo.config import octo_nano
 
@@ -132,16 +131,6 @@ def test_an_unknown_architecture_lists_the_known(folder: Path) -> None:
     (folder / "config.json").write_text('{"architecture": "perceiver"}')
     with pytest.raises(BackboneError, match=r"config\.json: architecture 'perceiver' is unknown; known: .*'octo'"):
         load_backbone(folder, TASK)
-
-
-def test_a_folder_chooses_its_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/backbones.md says: one line in LOADERS, one function."""
-    module = types.ModuleType("a_new_backbone")
-    module.load = lambda folder, config, task, **options: (folder, config["size"], task, options)
-    monkeypatch.setitem(sys.modules, "a_new_backbone", module)
-    monkeypatch.setitem(LOADERS, "new", "a_new_backbone:load")
-    (tmp_path / "config.json").write_text('{"architecture": "new", "size": 3}')
-    assert load_backbone(tmp_path, TASK, device="cpu") == (tmp_path, 3, TASK, {"device": "cpu", "dtype": None})
 
 
 def test_the_seam_imports_no_architecture() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ OPTIONAL_KEYS = {"text_encoder", "weights", "compile"}
 FRAMES_AT_ONCE = 16  # bounds the memory of encode_episode
 RANDOM = "random"
 RANDOM_TOKEN_SCALE = 0.2  # about that of T5's output
+
+_log = logging.getLogger(__name__)
 
 
 class OctoBackbone:
@@ -255,11 +257,10 @@ def _instruction(path: Path, task: str, config: OctoConfig, encoder: str | None)
 
 def _random(config: OctoConfig, task: str, folder: Path) -> tuple[OctoTransformer, Instruction]:
     """A transformer and tokens of the right sizes that have learned nothing; the same in every process."""
-    warnings.warn(
-        f"{folder.name}: RANDOM WEIGHTS (random weights and random instruction tokens): good for trying the pipeline "
-        f"and for measuring speed, not for a policy. Import a checkpoint: conrft backbone import octo --help",
-        RuntimeWarning,
-        stacklevel=2,
+    _log.warning(
+        "%s: RANDOM WEIGHTS (random weights and random instruction tokens): good for trying the pipeline and for "
+        "measuring speed, not for a policy. To import a checkpoint: conrft backbone import octo --help",
+        folder.name,
     )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
