@@ -7,6 +7,7 @@ Notation: s states, a the data's actions, a~ the policy's, s' next states; E cri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from conrft_learner import objectives
 from conrft_learner.critics import States
+from conrft_learner.data_parallel import DataParallel
 from conrft_learner.networks import Networks
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
@@ -59,12 +61,20 @@ class Transitions:
 class ConRFT:
     """What both stages share: critic's loss, actor's loss and update. The stages below say with which weights."""
 
-    def __init__(self, networks: Networks, preset: Preset, discount: float, generator: torch.Generator) -> None:
-        """``generator`` is the only source of randomness."""
+    def __init__(
+        self,
+        networks: Networks,
+        preset: Preset,
+        discount: float,
+        generator: torch.Generator,
+        parallel: DataParallel | None = None,
+    ) -> None:
+        """``generator`` is the only source of randomness; ``parallel`` shares batches out to several processes."""
         self.networks = networks
         self.preset = preset
         self.discount = discount
         self.generator = generator
+        self.parallel = parallel or DataParallel()
         dim = networks.head.config.denoised_dim
         self._dimension_weights: Tensor | None = None
         if preset.bc_gripper_weight != 1.0 and not networks.head.config.fix_gripper:
@@ -93,11 +103,12 @@ class ConRFT:
             next_states=self.networks.scaling(next_states),
         )
 
-    def critic_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:
-        """TD loss plus ``alpha`` times the calibrated conservative loss (eq. 2; with alpha 0, eq. 5)."""
-        critic = self.networks.critic
-        features = critic.encode(batch.states)
-        values = critic.ensemble(features, batch.actions)
+    def critic_loss(self, batch: Transitions, features: Tensor, objective: Objective) -> tuple[Tensor, Figures]:
+        """TD loss plus ``alpha`` times the calibrated conservative loss (eq. 2; with alpha 0, eq. 5).
+
+        ``features``: the critic's, ``(B, F)`` of the batch's states.
+        """
+        values = self.networks.critic.ensemble(features, batch.actions)
         loss, figures = self.td_loss(values, batch)
         if objective.cql_alpha:
             conservative, conservative_figures = self.calibrated_conservative_loss(features, values, batch)
@@ -114,7 +125,7 @@ class ConRFT:
             target = objectives.td_target(
                 batch.rewards,
                 batch.masks,
-                next_values,
+                self._subset(next_values),
                 self.discount,
                 minimum=self.preset.target_minimum,
                 lower_bound=batch.bounds if self.preset.target_return_bound else None,
@@ -129,11 +140,11 @@ class ConRFT:
         The sampled actions are random, the policy's at s, and the policy's at s', all valued at s.
         """
         count = self.preset.cql_actions
-        rows = torch.arange(0, len(values[0]), 1.0 / self.preset.cql_states, device=values.device).long()
+        rows = self._conservative_rows(len(values[0])).to(values.device)
         states, next_states = select(batch.states, rows), select(batch.next_states, rows)
         with torch.no_grad():
             shape = (len(rows), count, batch.actions.shape[1])
-            random_actions = torch.rand(shape, generator=self.generator, device=values.device) * 2 - 1
+            random_actions = self._uniform(shape) * 2 - 1
             if self.networks.head.config.fix_gripper:
                 random_actions[..., -1] = 0.0
             sampled = torch.cat(
@@ -145,19 +156,20 @@ class ConRFT:
             values[:, rows], sampled_values, bounds, self.preset.cql_temperature
         )
 
-    def actor_loss(self, batch: Transitions, objective: Objective) -> tuple[Tensor, Figures]:
-        """``beta * BC - eta * Q(s, a~)`` (eq. 4 and 6), the critic's parameters frozen."""
+    def actor_loss(self, batch: Transitions, features: Tensor | None, objective: Objective) -> tuple[Tensor, Figures]:
+        """``beta * BC - eta * Q(s, a~)`` (eq. 4 and 6), the critic's parameters frozen.
+
+        ``features``: the critic's, ``(B, F)`` of the batch's states; None: they are not known yet.
+        """
         head, critic = self.networks.head, self.networks.critic
         encoding = head.encode(batch.states.embedding, batch.states.proprio)
         actions = head.trained_part(batch.actions)
-        sigmas = head.levels[
-            torch.randint(len(head.levels) - 1, (len(actions),), generator=self.generator, device=actions.device)
-        ]
+        sigmas = head.levels[self._whole_numbers(len(head.levels) - 1, len(actions))]
         noised = actions + sigmas[:, None] * self._noise(actions.shape)
         denoised = head.denoise(encoding, noised, sigmas)
         weights = denoising_weight(sigmas, sigma_data=head.config.sigma_data, scheme=self.preset.bc_weighting)
         if self.preset.bc_successes_only:
-            weights = weights * worth_imitating(batch.bounds)
+            weights = weights * worth_imitating(batch.bounds, self.parallel)
         cloning, figures = objectives.behaviour_cloning_loss(
             denoised,
             actions,
@@ -169,10 +181,10 @@ class ConRFT:
         if objective.q_weight:
             policy_actions = head.sample(encoding, self._noise(actions.shape))
             with torch.no_grad():
-                features = critic.encode(batch.states)
-            q_term, q_figures = objectives.q_objective(
-                critic.ensemble(features, policy_actions), normalise=self.preset.normalise_q
-            )
+                known = critic.encode(batch.states) if features is None else features.detach()
+            values = critic.ensemble(known, policy_actions)
+            magnitude = self.parallel.mean(values.detach().abs().mean()) if self.preset.normalise_q else None
+            q_term, q_figures = objectives.q_objective(values, magnitude=magnitude)
             loss = loss + objective.q_weight * q_term
             figures |= q_figures
         return loss, figures | {"actor_loss": loss.item()}
@@ -184,13 +196,15 @@ class ConRFT:
         """
         networks = self.networks
         figures: Figures = {}
+        features: Tensor | None = None
         if objective.critic:
-            loss, critic_figures = self.critic_loss(batch, objective)
-            _set_gradients(networks.critic_parameters, torch.autograd.grad(loss, networks.critic_parameters))
+            features = networks.critic.encode(batch.states)
+            loss, critic_figures = self.critic_loss(batch, features, objective)
+            self._set_gradients(networks.critic_parameters, loss)
             figures |= critic_figures
         if objective.actor:
-            loss, actor_figures = self.actor_loss(batch, objective)
-            _set_gradients(networks.actor_parameters, torch.autograd.grad(loss, networks.actor_parameters))
+            loss, actor_figures = self.actor_loss(batch, features, objective)
+            self._set_gradients(networks.actor_parameters, loss)
             figures |= actor_figures
         if objective.critic:
             self._step(networks.critic_optimiser, networks.critic_parameters)
@@ -198,7 +212,7 @@ class ConRFT:
         if objective.actor:
             self._step(networks.actor_optimiser, networks.actor_parameters)
             networks.follow_head()
-        return figures
+        return self.parallel.figures(figures)
 
     def policy_actions(self, states: States, count: int | None = None) -> Tensor:
         """One-step samples of the newest policy: ``(B, A)``, or ``(B, count, A)``."""
@@ -211,8 +225,46 @@ class ConRFT:
         )
         return head.sample(encoding, self._noise(shape))
 
-    def _noise(self, shape: tuple[int, ...] | torch.Size) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.generator.device)
+    def _noise(self, shape: Sequence[int]) -> Tensor:
+        generator = self.generator
+        return self.parallel.draw(lambda s: torch.randn(s, generator=generator, device=generator.device), shape)
+
+    def _uniform(self, shape: Sequence[int]) -> Tensor:
+        generator = self.generator
+        return self.parallel.draw(lambda s: torch.rand(s, generator=generator, device=generator.device), shape)
+
+    def _whole_numbers(self, below: int, count: int) -> Tensor:
+        generator = self.generator
+        return self.parallel.draw(
+            lambda s: torch.randint(below, s, generator=generator, device=generator.device), (count,)
+        )
+
+    def _subset(self, values: Tensor) -> Tensor:
+        """The members of values ``(E, B)`` that this TD target is taken from (REDQ, arXiv 2101.05982)."""
+        subset = self.preset.critic_subset
+        if subset is None or subset == len(values):
+            return values
+        generator = self.generator
+        return values[torch.randperm(len(values), generator=generator, device=generator.device)[:subset]]
+
+    def _conservative_rows(self, count: int) -> Tensor:
+        """Rows of the batch's ``count`` that the conservative loss is computed on, evenly spread."""
+        rows = torch.arange(0, count * self.parallel.world, 1.0 / self.preset.cql_states).long()
+        if self.parallel.world == 1:
+            return rows
+        first = self.parallel.rank * count
+        own = rows[(rows >= first) & (rows < first + count)] - first
+        if len(own) * self.parallel.world != len(rows):
+            raise ValueError(
+                f"cql_states {self.preset.cql_states} of {count * self.parallel.world} rows cannot be shared out "
+                f"evenly to {self.parallel.world} processes"
+            )
+        return own
+
+    def _set_gradients(self, parameters: list[nn.Parameter], loss: Tensor) -> None:
+        gradients = self.parallel.average(torch.autograd.grad(loss, parameters))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
 
     def _step(self, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
         if self.preset.max_grad_norm is not None:
@@ -256,31 +308,24 @@ class HilConRFT(ConRFT):
         """After so many online updates and episodes."""
         preset = self.preset
         return Objective(
-            bc_weight=preset.online_bc_weight,
+            bc_weight=preset.scheduled(preset.online_bc_weight, preset.online_bc_weight_final, episodes),
             q_weight=preset.scheduled(preset.online_q_weight, preset.online_q_weight_final, episodes),
             cql_alpha=preset.scheduled(preset.online_cql_alpha, preset.online_cql_alpha_final, episodes),
             actor=updates >= preset.online_critic_warmup,
         )
 
 
-def worth_imitating(bounds: Tensor) -> Tensor:
+def worth_imitating(bounds: Tensor, parallel: DataParallel | None = None) -> Tensor:
     """Weights ``(B,)`` of mean 1 (or all 0) for behaviour cloning: transitions that led to a success by themselves.
 
-    ``bounds``: Monte-Carlo returns; positive in a success only, and -inf where a later take-over earned it.
+    ``bounds``: Monte-Carlo returns; positive in a success only, and -inf where a later take-over earned it. The mean is
+    that of the whole batch, where ``parallel`` shares it out.
     """
+    parallel = parallel or DataParallel()
     kept = (bounds > 0).to(bounds.dtype)
-    return kept / kept.mean().clamp_min(1.0 / len(kept))
+    return kept / parallel.mean(kept.mean()).clamp_min(1.0 / (len(kept) * parallel.world))
 
 
 def select(states: States, rows: Tensor) -> States:
-    """Some rows of the states."""
-    return States(
-        embedding=states.embedding[rows],
-        proprio=states.proprio[rows],
-        frozen={name: value[rows] for name, value in states.frozen.items()},
-    )
-
-
-def _set_gradients(parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+    """Some rows of what the policy sees of the states; the critic's feature maps are large and not needed there."""
+    return States(embedding=states.embedding[rows], proprio=states.proprio[rows])

@@ -18,6 +18,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     offline.add_argument("--preset-file", type=Path, required=True, help="YAML file of the preset")
     offline.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     offline.add_argument("--backbone", default="octo-nano", help="shipped backbone, or folder (default: %(default)s)")
+    offline.add_argument(
+        "--resnet-weights",
+        help="image encoder of the paper's critic: safetensors file, or 'random' (default: what the preset names)",
+    )
     offline.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     offline.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: torch's choice")
     offline.add_argument("--tensorboard", action="store_true", help="write TensorBoard files too")
@@ -28,8 +32,10 @@ def run_offline(args: argparse.Namespace) -> int:
     """Runs the offline stage; a wrong argument is one sentence and exit code 2."""
     import torch
 
+    from conrft_learner.heap import keep_freed_memory
     from conrft_learner.offline import train_offline
 
+    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
@@ -40,6 +46,7 @@ def run_offline(args: argparse.Namespace) -> int:
             preset_file=args.preset_file,
             seed=args.seed,
             backbone=args.backbone,
+            resnet_weights=args.resnet_weights,
             device=args.device,
             tensorboard=args.tensorboard,
         )

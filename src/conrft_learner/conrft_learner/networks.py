@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from conrft_learner.critics import LightCritic, States
+from conrft_learner.critics import LightCritic, PaperCritic, States
 from conrft_learner.presets import Preset
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 
@@ -66,6 +66,34 @@ class InputScaling(nn.Module):
         _fold(proprio, slice(None), self.proprio_mean, self.proprio_spread)
 
 
+def make_critic(preset: Preset, head_config: HeadConfig, cameras: Sequence[str]) -> LightCritic | PaperCritic:
+    """The critic that the preset names."""
+    proprio_dim, action_dim = head_config.proprio_dim, head_config.action_dim
+    latent, size, hidden = preset.proprio_latent, preset.critic_members, preset.critic_hidden
+    activation, shared_output = preset.critic_activation, preset.critic_shared_output
+    if preset.critic == "paper":
+        return PaperCritic(
+            cameras,
+            proprio_dim,
+            action_dim,
+            latent=latent,
+            size=size,
+            hidden=hidden,
+            activation=activation,
+            shared_output=shared_output,
+        )
+    return LightCritic(
+        head_config.embedding_dim,
+        proprio_dim,
+        action_dim,
+        latent=latent,
+        size=size,
+        hidden=hidden,
+        activation=activation,
+        shared_output=shared_output,
+    )
+
+
 def _fold(layer: nn.Linear, columns: slice, mean: Tensor, spread: Tensor) -> None:
     """``W ((x - mean) / spread) + b`` as ``W' x + b'``."""
     scaled = layer.weight[:, columns].double() / spread.double()
@@ -83,21 +111,22 @@ class Networks:
         scaling: of the inputs.
     """
 
-    def __init__(self, preset: Preset, head_config: HeadConfig, seed: int, device: torch.device | str = "cpu") -> None:
-        """Initialises everything from ``seed``, without touching torch's global random state."""
+    def __init__(
+        self,
+        preset: Preset,
+        head_config: HeadConfig,
+        seed: int,
+        device: torch.device | str = "cpu",
+        cameras: Sequence[str] = (),
+    ) -> None:
+        """Initialises everything from ``seed``, without touching torch's global random state.
+
+        ``cameras``: whose feature maps the paper's critic sees.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = ConsistencyHead(head_config).to(device)
-            self.critic = LightCritic(
-                head_config.embedding_dim,
-                head_config.proprio_dim,
-                head_config.action_dim,
-                latent=preset.proprio_latent,
-                size=preset.critic_members,
-                hidden=preset.critic_hidden,
-                activation=preset.critic_activation,
-                shared_output=preset.critic_shared_output,
-            ).to(device)
+            self.critic = make_critic(preset, head_config, cameras).to(device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.acting = copy.deepcopy(self.head).requires_grad_(False) if preset.acting_ema else self.head
         self.scaling = InputScaling(head_config.embedding_dim, head_config.proprio_dim).to(device)

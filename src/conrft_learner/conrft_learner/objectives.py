@@ -99,12 +99,12 @@ def behaviour_cloning_loss(
     return loss, {"bc_loss": loss.item(), "bc_error": error.mean().item()}
 
 
-def q_objective(values: Tensor, *, normalise: bool) -> tuple[Tensor, Figures]:
+def q_objective(values: Tensor, *, magnitude: Tensor | None) -> tuple[Tensor, Figures]:
     """What the actor minimises: minus the mean over members (not the minimum) and batch of Q ``(E, B)``.
 
-    With ``normalise`` it is divided by the mean absolute value, so that its weight means the same whatever the reward's
-    scale (TD3+BC).
+    It is divided by ``magnitude``, the mean absolute value, where that is given, so that its weight means the same
+    whatever the reward's scale (TD3+BC).
     """
     mean = values.mean()
-    scale = 1.0 / values.detach().abs().mean().clamp_min(1e-6) if normalise else 1.0
+    scale = 1.0 if magnitude is None else 1.0 / magnitude.clamp_min(1e-6)
     return -mean * scale, {"q_policy": mean.item()}

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from conrft_data.config import TaskConfig, load_config
+from conrft_learner.data_parallel import join
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
@@ -25,46 +26,75 @@ def train_offline(
     preset_file: Path,
     seed: int,
     backbone: str,
+    resnet_weights: str | None,
     device: str,
     tensorboard: bool,
 ) -> int:
     """Runs the offline stage, or the rest of it where ``out`` holds an unfinished one; returns the exit code.
 
-    ``out`` gets ``policy.safetensors``, ``checkpoints/``, ``metrics.jsonl`` and ``offline.json``.
+    ``out`` gets ``policy.safetensors``, ``checkpoints/``, ``metrics.jsonl`` and ``offline.json``. Several processes
+    that ``torchrun`` started train together; all of them must see ``demos`` and ``out``.
 
     Raises:
         ValueError: a configuration, the backbone or the run folder is wrong, or no demonstration could be used.
     """
     started = time.monotonic()
-    task, preset = load_config(TaskConfig, task_file), load_config(Preset, preset_file)
+    task, preset = load_config(TaskConfig, task_file), load_preset(preset_file, resnet_weights)
     encoder = load_backbone(backbone, task.instruction, device=device)
-    head = preset.head_config(task, encoder.embedding_dim)
-    trainer = Trainer(preset, head, encoder.fingerprint, task, seed, out, device=device, tensorboard=tensorboard)
+    parallel = join(device)
+    trainer = Trainer(
+        preset,
+        preset.head_config(task, encoder.embedding_dim),
+        encoder.fingerprint,
+        task,
+        seed,
+        out,
+        device=device,
+        tensorboard=tensorboard and parallel.rank == 0,
+        report=print if parallel.rank == 0 else lambda sentence: None,
+        parallel=parallel,
+    )
     if trainer.restore():
-        print(f"goes on at update {trainer.offline_step}")
+        trainer.report(f"goes on at update {trainer.offline_step}")
     intake = EpisodeIntake(trainer, encoder, demos, None)
+    _ingest(trainer, intake, demos)
+    trainer.offline(_Progress() if trainer.first else None)
+    trainer.save()
+    trainer.log.close()
+    if trainer.first:
+        _write_summary(trainer, intake, time.monotonic() - started)
+    return 0
+
+
+def load_preset(file: Path | str, resnet_weights: str | None) -> Preset:
+    """A preset, its image encoder's weights replaced where others are named; ConfigError when it is wrong."""
+    preset = load_config(Preset, file)
+    return preset.model_copy(update={"resnet_weights": resnet_weights}) if resnet_weights else preset
+
+
+def _ingest(trainer: Trainer, intake: EpisodeIntake, demos: Path) -> None:
     waiting = intake.waiting_demonstrations()
     for number, bag in enumerate(waiting, 1):
         intake.take(bag)
-        _progress(f"demonstrations  {number}/{len(waiting)}", last=number == len(waiting))
+        if trainer.first:
+            _progress(f"demonstrations  {number}/{len(waiting)}", last=number == len(waiting))
     transitions = trainer.replay.count("demonstrations")
     if not transitions:
         raise ValueError(f"{demos} holds no demonstration that can be used")
-    print(f"{len(trainer.journal)} demonstrations, {transitions} transitions, {len(intake.refused)} refused")
-    trainer.offline(_Progress())
-    trainer.save()
-    trainer.log.close()
+    trainer.report(f"{len(trainer.journal)} demonstrations, {transitions} transitions, {len(intake.refused)} refused")
+
+
+def _write_summary(trainer: Trainer, intake: EpisodeIntake, wall_s: float) -> None:
     summary = {
         "demonstrations": len(trainer.journal),
         "refused": intake.refused,
-        "transitions": transitions,
+        "transitions": trainer.replay.count("demonstrations"),
         "updates": trainer.offline_step,
-        "preset": preset.name,
-        "seed": seed,
-        "wall_s": round(time.monotonic() - started, 1),
+        "preset": trainer.preset.name,
+        "seed": trainer.seed,
+        "wall_s": round(wall_s, 1),
     }
-    (out / "offline.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return 0
+    (trainer.run_dir / "offline.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 class _Progress:

@@ -44,12 +44,28 @@ class Preset(Config):
     )
 
     # The critic
-    critic: Literal["light"] = Field(
-        default="light", description="light: on the frozen embedding and the proprioception"
+    critic: Literal["light", "paper"] = Field(
+        default="light",
+        description="light: on the frozen embedding and the proprioception; paper: on frozen ResNet-10 feature maps of "
+        "every camera and the proprioception",
+    )
+    resnet_weights: str = Field(
+        default="",
+        max_length=1000,
+        description="critic 'paper': safetensors file of the ResNet-10; 'random': one that has learned nothing",
+    )
+    crop_bank: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="critic 'paper': random crops in which each frame is stored, a batch takes one; 1: the whole image",
     )
     critic_hidden: int = Field(default=256, ge=8, le=4096, description="width of both hidden layers")
     critic_activation: Activation = Field(default="tanh", description="of the critic, after each LayerNorm")
     critic_members: int = Field(default=2, ge=1, le=20, description="size of the ensemble")
+    critic_subset: int | None = Field(
+        default=None, ge=1, le=20, description="members drawn for each TD target (REDQ); none: all"
+    )
     critic_shared_output: bool = Field(default=False, description="one last layer for all members (official code)")
     proprio_latent: int = Field(
         default=64, ge=1, le=1024, description="width of the proprioception's latent, head and critic"
@@ -65,6 +81,9 @@ class Preset(Config):
     online_actor_lr: float | None = Field(default=None, gt=0, le=0.1, description="the same online; none: unchanged")
     critic_lr: float = Field(default=3e-4, gt=0, le=0.1, description="Adam's rate for the critic")
     discount: float | None = Field(default=None, gt=0, lt=1, description="gamma; none: the task's")
+    n_step: int = Field(
+        default=1, ge=1, le=20, description="transitions that the TD target sums rewards over before it bootstraps"
+    )
     tau: float = Field(default=0.005, gt=0, le=1, description="rate of the target critic")
     critic_steps_per_actor_step: int = Field(
         default=2, ge=1, le=100, description="critic updates in an update, the last of them with the actor"
@@ -113,7 +132,10 @@ class Preset(Config):
     )
     updates_per_tick: float = Field(default=1.0, gt=0, le=100, description="updates for each transition ingested")
     online_critic_warmup: int = Field(default=0, ge=0, le=1_000_000, description="first online updates, critic alone")
-    online_bc_weight: float = Field(default=0.5, ge=0, le=1000, description="beta")
+    online_bc_weight: float = Field(default=0.5, ge=0, le=1000, description="beta, before the schedule")
+    online_bc_weight_final: float | None = Field(
+        default=None, ge=0, le=1000, description="beta after the schedule; none: unchanged"
+    )
     online_q_weight: float = Field(default=1.0, ge=0, le=1000, description="eta, before the schedule")
     online_q_weight_final: float | None = Field(
         default=None, ge=0, le=1000, description="eta after the schedule; none: unchanged"
@@ -132,6 +154,9 @@ class Preset(Config):
 
     # Housekeeping
     replay_capacity: int = Field(default=200_000, ge=100, le=100_000_000, description="frames that the replay holds")
+    prefetch_batches: int = Field(
+        default=2, ge=0, le=16, description="batches that a thread draws and gathers ahead of the updates; 0: no thread"
+    )
     publish_every: int = Field(
         default=50, ge=1, le=1_000_000, description="updates between publications of weights, unless in lockstep"
     )
@@ -145,6 +170,12 @@ class Preset(Config):
             raise ValueError(
                 f"schedule_end {self.schedule_end} must not lie before schedule_start {self.schedule_start}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _subset_is_of_the_ensemble(self) -> Preset:
+        if self.critic_subset is not None and self.critic_subset > self.critic_members:
+            raise ValueError(f"critic_subset {self.critic_subset} must not exceed critic_members {self.critic_members}")
         return self
 
     def head_config(self, task: TaskConfig, embedding_dim: int) -> HeadConfig:

@@ -11,6 +11,7 @@ episode lies, with a checksum). It is a cache: everything in it can be had again
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from conrft_data import durable_files
@@ -31,6 +33,26 @@ IMMUTABLE = ("embedding", "proprio", "action")
 
 class ReplayError(ValueError):
     """The replay is full of demonstrations, or its folder belongs to other settings; the text says which."""
+
+
+@dataclass(frozen=True)
+class FrameField:
+    """A further field stored with each frame, such as an image or a frozen feature map.
+
+    Attributes:
+        shape: of one frame's value.
+        dtype: name of its type; float16 becomes float32 in a batch.
+        bank: versions that are stored of each frame (random crops); a batch takes one of them for each sample.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    bank: int = 1
+
+    @property
+    def in_batch(self) -> np.dtype[Any]:
+        """Type in a batch."""
+        return np.dtype(np.float32 if self.dtype == "float16" else self.dtype)
 
 
 @dataclass
@@ -79,7 +101,10 @@ class Replay:
         embedding_dim: int,
         proprio_dim: int = 19,
         action_dim: int = 7,
-        extra: Mapping[str, tuple[tuple[int, ...], str]] | None = None,
+        extra: Mapping[str, FrameField] | None = None,
+        extra_fingerprint: str = "",
+        n_step: int = 1,
+        discount: float = 1.0,
     ) -> None:
         """Opens or creates the folder.
 
@@ -89,7 +114,10 @@ class Replay:
             embedding_dim: D.
             proprio_dim: P, of one frame.
             action_dim: A.
-            extra: further fields stored with each frame (images, frozen feature maps) as ``name: (shape, dtype name)``.
+            extra: further fields stored with each frame, by name.
+            extra_fingerprint: of what made them; a folder of another one is refused.
+            n_step: transitions that a reward is summed over before the value of the state reached is taken.
+            discount: gamma, within these steps.
 
         Raises:
             ReplayError: the folder was made with other settings.
@@ -97,6 +125,8 @@ class Replay:
         self.folder = folder
         self.capacity = capacity
         self.extra = dict(extra or {})
+        self._extra_fingerprint = extra_fingerprint
+        self._n_step, self._discount = n_step, discount
         self._fields: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "embedding": ((embedding_dim,), np.dtype(np.float32)),
             "proprio": ((proprio_dim,), np.dtype(np.float32)),
@@ -108,12 +138,16 @@ class Replay:
             "intervention": ((), np.dtype(np.bool_)),
             "first": ((), np.dtype(np.bool_)),
         }
-        self._fields |= {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in self.extra.items()}
+        self._fields |= {
+            name: ((field.bank, *field.shape), np.dtype(field.dtype)) for name, field in self.extra.items()
+        }
         folder.mkdir(parents=True, exist_ok=True)
         self._check_layout()
         self._store = {name: self._map(name, shape, dtype) for name, (shape, dtype) in self._fields.items()}
         self._episodes: dict[str, StoredEpisode] = {}
         self._pools: dict[Pool, Indices] | None = None
+        self._left = np.zeros(capacity, dtype=np.int32)  # transitions from a frame to its episode's end
+        self._scratch: dict[str, Array] = {}
         self._load_episodes()
 
     def __contains__(self, episode_id: str) -> bool:
@@ -132,12 +166,18 @@ class Replay:
     def add(self, episode: EpisodeFrames, extra: Mapping[str, Array] | None = None) -> None:
         """Stores an episode; one that is there already is left alone.
 
+        Args:
+            episode: rows of the usual fields.
+            extra: rows ``(T+1, bank, ...)`` of each further field.
+
         Raises:
             ReplayError: it cannot fit, because demonstrations fill the replay or it is longer than the whole.
+            OSError: the disk is full; the replay is as it was.
         """
         if episode.episode_id in self:
             return
         start = self._make_room(len(episode) + 1)
+        self._reserve(start, len(episode) + 1)
         rows = slice(start, start + len(episode) + 1)
         transitions = slice(start, start + len(episode))
         self._store["embedding"][rows] = episode.embeddings
@@ -192,8 +232,8 @@ class Replay:
         fields |= {"action": self._fields["action"]} | dict.fromkeys(
             ("reward", "mask", "mc_return", "bound"), ((), f32)
         )
-        for name in self.extra:
-            fields |= {name: self._fields[name], f"next_{name}": self._fields[name]}
+        for name, field in self.extra.items():
+            fields |= dict.fromkeys((name, f"next_{name}"), (field.shape, field.in_batch))
         return Batch(size, fields)
 
     def draw(self, size: int, demonstration_share: float, rng: np.random.Generator) -> Indices:
@@ -219,9 +259,19 @@ class Replay:
         ]
         return np.concatenate(chosen)
 
-    def gather(self, indices: Indices, batch: Batch) -> Batch:
-        """Fills the batch with transitions."""
-        following = indices + 1
+    def draw_versions(self, size: int, rng: np.random.Generator) -> dict[str, Indices]:
+        """``(size,)`` for each further field of the batch that is stored in several versions: which of them to take."""
+        return {
+            key: rng.integers(field.bank, size=size)
+            for name, field in self.extra.items()
+            if field.bank > 1
+            for key in (name, f"next_{name}")
+        }
+
+    def gather(self, indices: Indices, batch: Batch, versions: Mapping[str, Indices] | None = None) -> Batch:
+        """Fills the batch with transitions, of further fields the given version (the first, where none is given)."""
+        versions = versions or {}
+        following = self._gather_outcomes(indices, batch)
         previous = indices - ~self._store["first"][indices]
         half = self._fields["proprio"][0][0]
         self._take("embedding", indices, batch["embedding"])
@@ -229,15 +279,36 @@ class Replay:
         current = self._store["proprio"][indices]
         batch["proprio"][:, :half] = self._store["proprio"][previous]
         batch["proprio"][:, half:] = current
-        batch["next_proprio"][:, :half] = current
+        batch["next_proprio"][:, :half] = current if self._n_step == 1 else self._store["proprio"][following - 1]
         batch["next_proprio"][:, half:] = self._store["proprio"][following]
-        for name in ("action", "reward", "mc_return", "bound"):
+        for name in ("action", "mc_return", "bound"):
             self._take(name, indices, batch[name])
-        np.logical_not(self._store["terminated"][indices], out=batch["mask"], casting="unsafe")
         for name in self.extra:
-            self._take(name, indices, batch[name])
-            self._take(name, following, batch[f"next_{name}"])
+            self._take_version(name, indices, versions.get(name), batch[name])
+            self._take_version(name, following, versions.get(f"next_{name}"), batch[f"next_{name}"])
         return batch
+
+    def _gather_outcomes(self, indices: Indices, batch: Batch) -> Indices:
+        """Fills reward and mask; returns the frames that the transitions lead to.
+
+        With n steps the reward is the discounted sum of the next n, fewer where the episode ends before, and the mask
+        carries the discount of all steps but one, which the TD target applies itself.
+        """
+        if self._n_step == 1:
+            self._take("reward", indices, batch["reward"])
+            np.logical_not(self._store["terminated"][indices], out=batch["mask"], casting="unsafe")
+            return indices + 1
+        self._pool("online")  # brings the episodes' ends up to date
+        steps = np.minimum(self._left[indices], self._n_step)
+        total = np.zeros(len(indices), dtype=np.float32)
+        for i in range(self._n_step):
+            within = i < steps
+            rewards = self._store["reward"][np.where(within, indices + i, indices)]
+            total += np.float32(self._discount**i) * within * rewards
+        batch["reward"][:] = total
+        bootstraps = ~self._store["terminated"][indices + steps - 1]
+        batch["mask"][:] = bootstraps * self._discount ** (steps - 1.0)
+        return indices + steps
 
     def demonstration_frames(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of the demonstrations."""
@@ -254,6 +325,29 @@ class Replay:
         # "clip" spares numpy the copy that it makes to be able to raise; the indices are our own.
         np.take(self._store[name], indices, axis=0, out=out, mode="clip")
 
+    def _take_version(self, name: str, indices: Indices, versions: Indices | None, out: Array) -> None:
+        """One stored version of a further field for each sample."""
+        field = self.extra[name]
+        rows = indices * field.bank if versions is None else indices * field.bank + versions
+        store = self._store[name].reshape(-1, *field.shape)
+        if store.dtype == out.dtype:
+            np.take(store, rows, axis=0, out=out, mode="clip")
+            return
+        # torch widens half precision several times faster than numpy, and both let other threads run meanwhile.
+        if name not in self._scratch or self._scratch[name].shape != out.shape:
+            self._scratch[name] = np.empty(out.shape, store.dtype)
+        np.take(store, rows, axis=0, out=self._scratch[name], mode="clip")
+        torch.from_numpy(out).copy_(torch.from_numpy(self._scratch[name]))
+
+    def _reserve(self, start: int, frames: int) -> None:
+        """Asks the disk for the rows' blocks: a write to a mapped hole of a full disk would kill the process."""
+        if not hasattr(os, "posix_fallocate"):
+            return
+        for name, store in self._store.items():
+            row = store.nbytes // self.capacity
+            with (self.folder / f"{name}.bin").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), start * row, frames * row)
+
     def _map(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
         path = self.folder / f"{name}.bin"
         mode: Literal["r+", "w+"] = "r+" if path.exists() else "w+"
@@ -261,10 +355,12 @@ class Replay:
 
     def _check_layout(self) -> None:
         path = self.folder / "layout.json"
-        layout = {
+        layout: dict[str, Any] = {
             "capacity": self.capacity,
             "fields": {name: [list(shape), dtype.str] for name, (shape, dtype) in self._fields.items()},
         }
+        if self._extra_fingerprint:
+            layout["features"] = self._extra_fingerprint
         if path.exists():
             if json.loads(path.read_text()) != layout:
                 raise ReplayError(
@@ -290,10 +386,9 @@ class Replay:
     def _checksum(self, stored: StoredEpisode) -> int:
         """Of what no relabelling changes."""
         checksum = 0
-        for name in IMMUTABLE:
-            checksum = zlib.crc32(
-                np.ascontiguousarray(self._store[name][stored.start : stored.end]).tobytes(), checksum
-            )
+        for name in (*IMMUTABLE, *self.extra):
+            rows = np.ascontiguousarray(self._store[name][stored.start : stored.end])
+            checksum = zlib.crc32(rows.data.cast("B"), checksum)
         return checksum
 
     def _write_labels(self, start: int, labels: Labels) -> None:
@@ -325,6 +420,7 @@ class Replay:
             demonstrations, online = [], []
             for stored in self._episodes.values():
                 rows = np.arange(stored.start, stored.start + stored.length, dtype=np.int64)
+                self._left[rows] = stored.start + stored.length - rows
                 if stored.demonstration:
                     demonstrations.append(rows)
                 else:

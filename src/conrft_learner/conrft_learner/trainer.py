@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
-from conrft_learner.agent import CalConRFT, HilConRFT, Transitions
+from conrft_learner.agent import CalConRFT, HilConRFT
+from conrft_learner.batch_stream import BatchStream
 from conrft_learner.checkpoints import read_newest, write_checkpoint
+from conrft_learner.data_parallel import DataParallel
 from conrft_learner.figure_log import FigureLog
+from conrft_learner.image_features import MAP_SHAPE, MAP_TYPE, ImageFeatures, load_image_features
 from conrft_learner.networks import Networks
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
-from conrft_learner.replay import Replay
+from conrft_learner.replay import Batch, FrameField, Replay
 from conrft_learner.transitions import frames_from_episode, labels
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 from conrft_policy.policy_weights import POLICY_FILE, PolicyWeights, architecture_fingerprint, pack
@@ -59,6 +62,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         tensorboard: bool = False,
         report: Callable[[str], None] = print,
+        parallel: DataParallel | None = None,
     ) -> None:
         """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``.
 
@@ -72,26 +76,29 @@ class Trainer:
             device: of the networks.
             tensorboard: whether to write TensorBoard files too.
             report: takes a sentence for a person.
+            parallel: this process's place among several that train together; only the first one writes checkpoints
+                and figures.
+
+        Raises:
+            ValueError: the weights of the critic's image encoder are missing or do not fit, or a batch cannot be shared
+                out to the processes.
         """
         self.preset, self.head_config, self.task, self.seed = preset, head_config, task, seed
         self.backbone_fingerprint = backbone_fingerprint
         self.run_dir = Path(run_dir)
         self.report = report
         self.discount = task.discount if preset.discount is None else preset.discount
-        self.networks = Networks(preset, head_config, seed, device)
+        self.parallel = parallel or DataParallel()
+        self.image_features = self._load_image_features(device)
+        self.networks = Networks(preset, head_config, seed, device, cameras=tuple(task.cameras))
         self.generator = torch.Generator(device=device)
         self.generator.manual_seed(seed)
         self.rng = np.random.default_rng(seed)
-        self.offline_stage = CalConRFT(self.networks, preset, self.discount, self.generator)
-        self.online_stage = HilConRFT(self.networks, preset, self.discount, self.generator)
-        self.replay = Replay(
-            self.run_dir / "replay",
-            capacity=preset.replay_capacity,
-            embedding_dim=head_config.embedding_dim,
-            proprio_dim=PROPRIOCEPTION_DIM,
-            action_dim=head_config.action_dim,
-        )
-        self.log = FigureLog(self.run_dir, every=preset.log_every, tensorboard=tensorboard)
+        stages = (self.networks, preset, self.discount, self.generator, self.parallel)
+        self.offline_stage = CalConRFT(*stages)
+        self.online_stage = HilConRFT(*stages)
+        self.replay = self._open_replay()
+        self.log = FigureLog(self.own_dir, every=preset.log_every, tensorboard=tensorboard)
         self.journal: list[str] = []
         self.lost: set[str] = set()
         self.offline_step = 0
@@ -101,8 +108,17 @@ class Trainer:
         self.owed = 0.0
         self._scaled = not preset.scale_inputs
         self._saved = self._progress()
-        self._offline_batch = self.replay.batch(preset.batch_size)
-        self._online_batch = self.replay.batch(preset.online_batch_size)
+        self._buffers: dict[str, list[Batch]] = {}
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes what the run leaves behind."""
+        return self.parallel.rank == 0
+
+    @property
+    def own_dir(self) -> Path:
+        """Folder of what each process has for itself: the run's, but for processes beside the first."""
+        return self.run_dir if self.first else self.run_dir / f"process-{self.parallel.rank}"
 
     @property
     def fingerprint(self) -> str:
@@ -171,22 +187,25 @@ class Trainer:
         """Runs the rest of the offline stage, or at most ``steps`` of it, with checkpoints."""
         total = self.offline_stage.steps
         end = total if steps is None else min(total, self.offline_step + steps)
-        while self.offline_step < end:
-            figures = self._offline_update()
-            self.log.add("offline", self.offline_step, figures)
-            if progress is not None:
-                progress(self.offline_step, total, figures)
-            if self.offline_step % self.preset.checkpoint_every == 0 or self.offline_step == total:
-                self.save()
+        batches = sum(self._offline_batches(step) for step in range(self.offline_step, end))
+        with self._stream("offline", batches) as stream:
+            while self.offline_step < end:
+                figures = self._offline_update(stream)
+                self.log.add("offline", self.offline_step, figures)
+                if progress is not None:
+                    progress(self.offline_step, total, figures)
+                if self.offline_step % self.preset.checkpoint_every == 0 or self.offline_step == total:
+                    self.save()
 
     def train(self, count: int) -> Figures:
         """Does ``count`` online updates, owed or not; returns the figures of the last."""
         figures: Figures = {}
-        for _ in range(count):
-            figures = self._online_update()
-            self.log.add("online", self.updates, figures)
-            if self.online_updates % self.preset.checkpoint_every == 0:
-                self.save()
+        with self._stream("online", count * self.preset.critic_steps_per_actor_step) as stream:
+            for _ in range(count):
+                figures = self._online_update(stream)
+                self.log.add("online", self.updates, figures)
+                if self.online_updates % self.preset.checkpoint_every == 0:
+                    self.save()
         return figures
 
     def acting_head(self) -> ConsistencyHead:
@@ -200,6 +219,8 @@ class Trainer:
     def save(self) -> Path:
         """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it."""
         self.replay.flush()
+        if not self.first:
+            return self.run_dir
         save_weights(self.acting_weights(), self.run_dir / POLICY_FILE)
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
         folder = self.run_dir / "checkpoints"
@@ -218,9 +239,9 @@ class Trainer:
             return False
         path, tensors, state = found
         for name, value in self._identity().items():
-            if state["identity"][name] != value:
+            if state["identity"].get(name) != value:
                 raise ValueError(
-                    f"checkpoint {path} was made with another {name}: {state['identity'][name]!r}, now {value!r}"
+                    f"checkpoint {path} was made with another {name}: {state['identity'].get(name)!r}, now {value!r}"
                 )
         self.networks.load_state(tensors)
         self.generator.set_state(tensors["generator"])
@@ -267,8 +288,10 @@ class Trainer:
         return self.updates, len(self.journal) - len(self.lost)
 
     def _identity(self) -> dict[str, Any]:
+        # Where the encoder's weights lie does not matter: the features have a fingerprint.
         return {
-            "preset": self.preset.model_dump(mode="json"),
+            "preset": self.preset.model_dump(mode="json", exclude={"resnet_weights", "prefetch_batches"}),
+            "image_features": self.image_features.fingerprint if self.image_features else "",
             "task": self.task.name,
             "fingerprint": self.fingerprint,
             "seed": self.seed,
@@ -310,7 +333,8 @@ class Trainer:
             frames = frames_from_episode(
                 episode, embeddings, self.task.reward, self.discount, drop_rescued=self.preset.drop_rescued_returns
             )
-            self.replay.add(frames)
+            features = self.image_features.encode_episode(episode) if self.image_features else None
+            self.replay.add(frames, features)
         except ValueError as error:
             raise EpisodeRefused(str(error)) from error
 
@@ -330,37 +354,80 @@ class Trainer:
             "take_overs": int((interventions & ~np.concatenate([[False], interventions[:-1]])).sum()),
         }
 
-    def _offline_update(self) -> Figures:
+    def _offline_batches(self, step: int) -> int:
+        """Batches that an offline update takes."""
+        objective = self.offline_stage.objective(step)
+        return self.preset.critic_steps_per_actor_step if objective.critic and objective.actor else 1
+
+    def _offline_update(self, stream: BatchStream) -> Figures:
         self._fit_scaling()
         stage = self.offline_stage
         objective = stage.objective(self.offline_step)
         figures: Figures = {}
-        if objective.critic and objective.actor:
-            for _ in range(self.preset.critic_steps_per_actor_step - 1):
-                stage.update(self._offline_draw(), objective.critic_only())
-        figures |= stage.update(self._offline_draw(), objective)
+        for _ in range(self._offline_batches(self.offline_step) - 1):
+            stage.update(stage.transitions(stream.next()), objective.critic_only())
+        figures |= stage.update(stage.transitions(stream.next()), objective)
         self.offline_step += 1
         return figures
 
-    def _online_update(self) -> Figures:
+    def _online_update(self, stream: BatchStream) -> Figures:
         self._fit_scaling()
         if self.preset.online_actor_lr is not None:
             self.networks.set_actor_rate(self.preset.online_actor_lr)
         stage = self.online_stage
         objective = stage.objective(self.online_updates, self.online_episodes)
         for _ in range(self.preset.critic_steps_per_actor_step - 1):
-            stage.update(self._online_draw(), objective.critic_only())
-        figures = stage.update(self._online_draw(), objective)
+            stage.update(stage.transitions(stream.next()), objective.critic_only())
+        figures = stage.update(stage.transitions(stream.next()), objective)
         self.online_updates += 1
         return figures
 
-    def _offline_draw(self) -> Transitions:
-        indices = self.replay.draw(self.preset.batch_size, 1.0, self.rng)
-        return self.offline_stage.transitions(self.replay.gather(indices, self._offline_batch))
+    def _stream(self, stage: Literal["offline", "online"], count: int) -> BatchStream:
+        """The next ``count`` batches of a stage."""
+        preset = self.preset
+        offline = stage == "offline"
+        size = preset.batch_size if offline else preset.online_batch_size
+        shard = self.parallel.shard(size)
+        if stage not in self._buffers:
+            self._buffers[stage] = [
+                self.replay.batch(shard.stop - shard.start) for _ in range(preset.prefetch_batches + 1)
+            ]
+        return BatchStream(
+            self.replay,
+            self.rng,
+            self._buffers[stage],
+            size=size,
+            demonstration_share=1.0 if offline else preset.demonstration_fraction,
+            count=count,
+            shard=shard,
+        )
 
-    def _online_draw(self) -> Transitions:
-        indices = self.replay.draw(self.preset.online_batch_size, self.preset.demonstration_fraction, self.rng)
-        return self.online_stage.transitions(self.replay.gather(indices, self._online_batch))
+    def _load_image_features(self, device: torch.device | str) -> ImageFeatures | None:
+        preset = self.preset
+        if preset.critic != "paper":
+            return None
+        return load_image_features(
+            preset.resnet_weights,
+            tuple(self.task.cameras),
+            crop_bank=preset.crop_bank,
+            seed=self.seed,
+            device=device,
+            report=self.report,
+        )
+
+    def _open_replay(self) -> Replay:
+        features, bank = self.image_features, self.preset.crop_bank
+        return Replay(
+            self.own_dir / "replay",
+            capacity=self.preset.replay_capacity,
+            embedding_dim=self.head_config.embedding_dim,
+            proprio_dim=PROPRIOCEPTION_DIM,
+            action_dim=self.head_config.action_dim,
+            extra={camera: FrameField(MAP_SHAPE, MAP_TYPE, bank) for camera in features.cameras} if features else None,
+            extra_fingerprint=features.fingerprint if features else "",
+            n_step=self.preset.n_step,
+            discount=self.discount,
+        )
 
     def _fit_scaling(self) -> None:
         """Fits the inputs' scaling once, on the demonstrations that are there when training begins."""

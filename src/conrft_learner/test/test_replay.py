@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conrft_learner.replay import Replay, ReplayError
+from conrft_learner.replay import FrameField, Replay, ReplayError
 from conrft_learner.transitions import EpisodeFrames, Labels
 
 D, P, A = 3, 2, 7
@@ -159,13 +162,98 @@ def test_a_folder_of_another_backbone_is_refused(tmp_path: Path) -> None:
 
 def test_extra_features_travel_with_their_frames(tmp_path: Path) -> None:
     replay = Replay(
-        tmp_path, capacity=60, embedding_dim=D, proprio_dim=P, action_dim=A, extra={"side": ((2, 2, 3), "uint8")}
+        tmp_path,
+        capacity=60,
+        embedding_dim=D,
+        proprio_dim=P,
+        action_dim=A,
+        extra={"side": FrameField((2, 2, 3), "uint8")},
     )
     for number in (1, 2):
         replay.add(
             frames(number),
-            {"side": np.full((6, 2, 2, 3), 10 * number, np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None, None]},
+            {
+                "side": np.full((6, 1, 2, 2, 3), 10 * number, np.uint8)
+                + np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1, 1)
+            },
         )
     batch = all_of(replay)
     np.testing.assert_array_equal(batch["next_side"], batch["side"] + 1)
     np.testing.assert_array_equal(batch["side"][:, 0, 0, 0] // 10, batch["embedding"][:, 0] // 100)
+
+
+def test_of_a_bank_each_sample_takes_one_version_of_its_frame(tmp_path: Path) -> None:
+    extra = {"maps": FrameField((2,), "float16", bank=3)}
+    replay = Replay(tmp_path, capacity=60, embedding_dim=D, proprio_dim=P, action_dim=A, extra=extra)
+    versions = np.arange(6, dtype=np.float16)[:, None, None] + np.array([0.0, 0.25, 0.5], np.float16)[:, None]
+    replay.add(frames(1), {"maps": np.repeat(versions, 2, axis=2)})
+    rng = np.random.default_rng(0)
+    indices, batch = replay.draw(300, 0.5, rng), replay.batch(300)
+    drawn = replay.gather(indices, batch, replay.draw_versions(300, rng)).arrays
+    step = drawn["embedding"][:, 0] - 100
+    assert drawn["maps"].dtype == np.float32
+    for name, offset in (("maps", 0), ("next_maps", 1)):
+        shift = drawn[name] - (step + offset)[:, None]
+        assert np.array_equal(shift[:, 0], shift[:, 1]) and set(shift[:, 0]) == {0.0, 0.25, 0.5}
+    assert not np.array_equal(drawn["maps"] % 1, drawn["next_maps"] % 1), "state and next state are drawn apart"
+
+
+def test_features_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    def opened(fingerprint: str) -> Replay:
+        return Replay(tmp_path, capacity=60, embedding_dim=D, extra_fingerprint=fingerprint)
+
+    opened("a")
+    with pytest.raises(ReplayError, match="other settings"):
+        opened("b")
+
+
+def test_stored_features_do_not_stay_in_memory_of_the_process(tmp_path: Path) -> None:
+    def own_memory_kb() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0])
+
+    extra = {"maps": FrameField((512, 16), "float16", bank=4)}
+    replay = Replay(tmp_path, capacity=200_000, embedding_dim=D, proprio_dim=P, action_dim=A, extra=extra)
+    values = np.ones((6, 4, 512, 16), np.float16)
+    replay.add(frames(0), {"maps": values})
+    before = own_memory_kb()
+    for number in range(1, 60):
+        replay.add(frames(number), {"maps": values})
+    stored_kb = 59 * values.nbytes // 1024
+    assert own_memory_kb() - before < stored_kb / 4
+
+
+def test_a_full_disk_is_an_error_before_anything_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = open_replay(tmp_path)
+    replay.add(frames(1))
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        replay.add(frames(2))
+    assert open_replay(tmp_path).episode_ids == ["e1"]
+
+
+def n_step_batch(folder: Path, episode: EpisodeFrames) -> dict[str, np.ndarray]:
+    replay = Replay(folder, capacity=60, embedding_dim=D, proprio_dim=P, action_dim=A, n_step=3, discount=0.5)
+    replay.add(frames(7))
+    replay.add(episode)
+    indices = np.array([6, 7, 8, 9, 10])
+    return replay.gather(indices, replay.batch(5)).arrays
+
+
+def test_three_steps_sum_rewards_and_stop_at_the_end_of_the_episode(tmp_path: Path) -> None:
+    batch = n_step_batch(tmp_path, frames(1))
+    np.testing.assert_array_equal(batch["next_embedding"][:, 0] - 100, [3, 4, 5, 5, 5])
+    np.testing.assert_array_equal(batch["next_proprio"][:, P] - 100, [3, 4, 5, 5, 5])
+    np.testing.assert_array_equal(batch["next_proprio"][:, 0] - 100, [2, 3, 4, 4, 4])
+    np.testing.assert_allclose(batch["reward"], -0.05 * np.array([1.75, 1.75, 1.75, 1.5, 1.0]), rtol=1e-6)
+    np.testing.assert_array_equal(batch["mask"], [0.25, 0.25, 0, 0, 0])
+
+
+def test_three_steps_bootstrap_where_the_episode_was_cut_off(tmp_path: Path) -> None:
+    episode = frames(1)
+    cut = replace(episode, labels=replace(episode.labels, terminated=np.zeros(5, bool)))
+    np.testing.assert_array_equal(n_step_batch(tmp_path, cut)["mask"], [0.25, 0.25, 0.25, 0.5, 1.0])

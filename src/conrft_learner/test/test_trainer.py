@@ -12,6 +12,7 @@ import torch
 
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.checkpoints import checkpoints
+from conrft_learner.replay import Batch
 from conrft_learner.trainer import EpisodeRefused, Trainer
 from conrft_policy.policy_weights import unpack
 
@@ -31,11 +32,29 @@ def online(trainer: Trainer, make_episode: MakeEpisode, first: int, last: int) -
         trainer.train(trainer.pending_updates)
 
 
+def a_batch(trainer: Trainer) -> Batch:
+    with trainer._stream("offline", 1) as stream:
+        return stream.next()
+
+
 def test_two_offline_runs_with_one_seed_have_the_same_losses(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_trainer(tmp_path / name).offline()
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
     assert len(losses(tmp_path / "a")) == 10
+
+
+@pytest.mark.parametrize("critic", ["light", "paper"])
+def test_batches_made_ahead_change_no_loss(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path, critic: str
+) -> None:
+    for ahead in (0, 3):
+        trainer = make_trainer(
+            tmp_path / str(ahead), prefetch_batches=ahead, critic=critic, resnet_weights="random", crop_bank=2
+        )
+        trainer.offline(steps=9)
+        online(trainer, make_episode, 10, 11)
+    assert losses(tmp_path / "0") == losses(tmp_path / "3")
 
 
 def test_another_seed_has_other_losses(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -163,8 +182,8 @@ def test_acting_weights_give_on_raw_inputs_what_was_trained_on_scaled_ones(
     trainer = make_trainer(tmp_path)
     trainer.offline()
     head = unpack(trainer.acting_weights(), backbone_fingerprint=trainer.backbone_fingerprint)
-    batch = trainer._offline_draw()
-    raw = trainer._offline_batch
+    raw = a_batch(trainer)
+    batch = trainer.offline_stage.transitions(raw)
     noise = torch.randn(len(batch.actions), 7)
     acting = trainer.networks.acting
     expected = acting.sample(acting.encode(batch.states.embedding, batch.states.proprio), noise)
@@ -205,7 +224,7 @@ def test_behaviour_cloning_learns_a_constant_action(
         command.action[:] = np.array([0.5, -0.5, 0.2, 0.0, 0.0, -0.2, 0.8], dtype=np.float32)
     trainer.ingest(episode)
     trainer.offline(steps=200)
-    actions = trainer.offline_stage.policy_actions(trainer._offline_draw().states)
+    actions = trainer.offline_stage.policy_actions(trainer.offline_stage.transitions(a_batch(trainer)).states)
     assert (actions - torch.from_numpy(episode.commands[0].action)).abs().mean() < 0.1
 
 

@@ -19,8 +19,9 @@ from rclpy.node import Node
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_data.node_process import described, diagnostic_array, run
+from conrft_learner.heap import keep_freed_memory
 from conrft_learner.intake import EpisodeIntake
-from conrft_learner.presets import Preset
+from conrft_learner.offline import load_preset
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
@@ -38,6 +39,7 @@ class LearnerNode(Node):
         super().__init__("learner")
         self._declare_parameters()
         torch.set_num_threads(self._value("threads"))
+        keep_freed_memory()
         trainer, intake = self._make_trainer()
         self._trainer = trainer
         self._worker = LearningWorker(trainer, intake, on_weights=self._hand_over, on_standing=self._hand_over)
@@ -67,6 +69,8 @@ class LearnerNode(Node):
         declare("run_dir", "", described("folder of replay, checkpoints and figures; a run that is there is continued"))
         declare("checkpoint", "", described("run folder of an offline stage to start from; empty: train offline here"))
         declare("backbone", "octo-nano", described("name of a shipped backbone, or folder of another"))
+        encoder = "image encoder of the paper's critic: safetensors file, or 'random'; empty: what the preset names"
+        declare("resnet_weights", "", described(encoder))
         declare("seed", 0, described("of initialisation, batches and noise", integers=(0, 2**31 - 1)))
         declare("threads", 1, described("threads of torch on the CPU", integers=(1, 256)))
         declare("device", "cpu", described("torch device of the networks, such as cpu or cuda:0"))
@@ -84,7 +88,7 @@ class LearnerNode(Node):
             if not self._value(name):
                 raise ConfigError(f"parameter {name} is empty")
         task = load_config(TaskConfig, self._value("task_file"))
-        preset = load_config(Preset, self._value("preset_file"))
+        preset = load_preset(self._value("preset_file"), self._value("resnet_weights"))
         backbone = load_backbone(self._value("backbone"), task.instruction, device=self._value("device"))
         trainer = Trainer(
             preset,
