@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM
+from conrft_learner import critic_comparison
 from conrft_learner.agent import HilConRFT, Objective
+from conrft_learner.heap import keep_freed_memory
 from conrft_learner.networks import Networks
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Replay
-from conrft_learner.transitions import EpisodeFrames, Labels
 from conrft_policy.consistency_head import HeadConfig
 
 BATCH = 256
@@ -33,10 +33,12 @@ WARM_UP = 100  # updates: how much work the Monte-Carlo bound saves depends on h
 def learner(argv: list[str]) -> int:
     """Measures critic-and-actor updates at batch 256 on the light critic, with the losses of each preset.
 
-    The headline is ``stable``, which the demo runs with.
+    The headline is ``stable``, which the demo runs with. ``paper`` and ``light`` compare each critic with the official
+    way: the same losses with the frozen features recomputed in every update.
     """
     args = _arguments("conrft bench learner", argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         replay = _filled(Path(folder), args.embedding_dim)
         cases = {
@@ -46,20 +48,69 @@ def learner(argv: list[str]) -> int:
         }
     rates = {name: round(1.0 / seconds, 1) for name, seconds in cases.items()}
     _print(args, f"updates/s at batch {BATCH}, {args.threads} thread(s): {rates}")
-    print(json.dumps({"updates_per_s": rates["stable"], "batch": BATCH, "threads": args.threads, "cases": rates}))
+    result = {"updates_per_s": rates["stable"], "batch": BATCH, "threads": args.threads, "cases": rates}
+    if not args.no_reference:
+        result |= _comparisons(args)
+    print(json.dumps(result))
     return 0
+
+
+def _comparisons(args: argparse.Namespace) -> dict[str, object]:
+    sizes = critic_comparison.Sizes(
+        episodes=EPISODES, length=EPISODE_LENGTH, batch=BATCH, rounds=args.rounds, seconds=args.seconds
+    )
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        found["paper"] = critic_comparison.paper_comparison(Path(folder), sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        light = critic_comparison.light_comparison(Path(folder), sizes, args.backbone)
+    found["light"] = light | {"backbone": args.backbone}
+    for name, comparison in found.items():
+        _print(args, f"{name}, stored and recomputed features: {comparison}")
+    return found
 
 
 def replay(argv: list[str]) -> int:
-    """Measures drawing and gathering a batch of 256, half demonstrations."""
+    """Measures drawing and gathering a batch of 256, half demonstrations, and storing episodes.
+
+    ``features`` is the same with the feature maps of two cameras, which are given: computing them is measured by
+    ``conrft bench learner``.
+    """
     args = _arguments("conrft bench replay", argv)
+    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         store = _filled(Path(folder), args.embedding_dim)
-        batch, rng = store.batch(BATCH), np.random.default_rng(0)
-        seconds = _median_s(lambda: store.gather(store.draw(BATCH, 0.5, rng), batch), args.seconds)
-    _print(args, f"one batch of {BATCH}: {1e3 * seconds:.3f} ms")
-    print(json.dumps({"sample_ms": round(1e3 * seconds, 4), "batch": BATCH}))
+        sample_s = _sample_s(args, store)
+    rng = np.random.default_rng(0)
+    maps = critic_comparison.noise_maps(rng, EPISODE_LENGTH + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = critic_comparison.open_paper_replay(Path(folder), EPISODES * (EPISODE_LENGTH + 1))
+        ingest_s = []
+        for number in range(EPISODES):
+            episode = critic_comparison.noise_episode(rng, number, EPISODE_LENGTH)
+            start = time.perf_counter()
+            store.add(episode, maps)
+            ingest_s.append(time.perf_counter() - start)
+        features_s = _sample_s(args, store)
+    result = {
+        "sample_ms": round(1e3 * sample_s, 4),
+        "features_sample_ms": round(1e3 * features_s, 3),
+        "ingest_steps_per_s": round(EPISODE_LENGTH / statistics.median(ingest_s), 1),
+        "batch": BATCH,
+        "cameras": len(maps),
+        "crop_bank": critic_comparison.CROP_BANK,
+    }
+    _print(args, f"one batch of {BATCH}: {1e3 * sample_s:.3f} ms, with two cameras' features {1e3 * features_s:.2f} ms")
+    _print(args, f"storing episodes with two cameras' features: {result['ingest_steps_per_s']} steps/s")
+    print(json.dumps(result))
     return 0
+
+
+def _sample_s(args: argparse.Namespace, store: Replay) -> float:
+    batch, rng = store.batch(BATCH), np.random.default_rng(0)
+    return _median_s(
+        lambda: store.gather(store.draw(BATCH, 0.5, rng), batch, store.draw_versions(BATCH, rng)), args.seconds
+    )
 
 
 def _arguments(name: str, argv: list[str]) -> argparse.Namespace:
@@ -67,6 +118,9 @@ def _arguments(name: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print nothing but the JSON object")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each measurement (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="reference updates of each kind (default: %(default)s)")
+    parser.add_argument("--backbone", default="octo-nano", help="recomputed for `light` (default: %(default)s)")
+    parser.add_argument("--no-reference", action="store_true", help="leave the slow reference out")
     parser.add_argument("--embedding-dim", type=int, default=128, help="of the backbone (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -80,23 +134,8 @@ def _filled(folder: Path, embedding_dim: int) -> Replay:
     """A replay of noise, half of it demonstrations."""
     store = Replay(folder, capacity=EPISODES * (EPISODE_LENGTH + 1), embedding_dim=embedding_dim)
     rng = np.random.default_rng(0)
-    length = EPISODE_LENGTH
     for number in range(EPISODES):
-        returns = (10 * 0.98 ** np.arange(length, 0, -1)).astype(np.float32)
-        rewards = np.full(length, -0.05, dtype=np.float32)
-        store.add(
-            EpisodeFrames(
-                episode_id=f"noise-{number}",
-                demonstration=number % 2 == 0,
-                embeddings=rng.normal(size=(length + 1, embedding_dim)).astype(np.float32),
-                proprio=rng.normal(size=(length + 1, PROPRIOCEPTION_DIM)).astype(np.float32),
-                actions=rng.uniform(-1, 1, (length, ACTION_DIM)).astype(np.float32),
-                interventions=np.zeros(length, dtype=np.bool_),
-                labels=Labels(
-                    rewards=rewards, terminated=np.arange(length) == length - 1, returns=returns, bounds=returns
-                ),
-            )
-        )
+        store.add(critic_comparison.noise_episode(rng, number, EPISODE_LENGTH, embedding_dim=embedding_dim))
     return store
 
 

@@ -155,7 +155,7 @@ class Preset(Config):
     # Housekeeping
     replay_capacity: int = Field(default=200_000, ge=100, le=100_000_000, description="frames that the replay holds")
     prefetch_batches: int = Field(
-        default=2, ge=0, le=16, description="batches that a thread draws and gathers ahead of the updates; 0: no thread"
+        default=0, ge=0, le=16, description="batches that a thread draws and gathers ahead of the updates; 0: no thread"
     )
     publish_every: int = Field(
         default=50, ge=1, le=1_000_000, description="updates between publications of weights, unless in lockstep"

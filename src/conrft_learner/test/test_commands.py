@@ -15,7 +15,10 @@ import yaml
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
 from conrft_learner import benchmark, cli
+from conrft_learner.critic_comparison import noise_episode
 from conrft_learner.presets import Preset
+from conrft_learner.recomputed_features import RecomputedEmbeddings
+from conrft_learner.replay import Replay
 from conrft_policy.backbone import load_backbone
 from conrft_policy.policy_weights import load, unpack
 
@@ -63,12 +66,32 @@ def test_bench_replay_ends_with_one_json_object(capsys: pytest.CaptureFixture[st
     assert benchmark.replay(["--json", "--seconds", "0.05"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["batch"] == 256 and 0 < result["sample_ms"] < 15
+    assert result["cameras"] == 2 and result["features_sample_ms"] > result["sample_ms"]
+    assert result["ingest_steps_per_s"] > 0
 
 
 def test_bench_learner_ends_with_one_json_object(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "WARM_UP", 1)
-    assert benchmark.learner(["--json", "--seconds", "0.01", "--embedding-dim", "8"]) == 0
+    for name, value in {"WARM_UP": 1, "BATCH": 8, "EPISODES": 2, "EPISODE_LENGTH": 4}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    assert benchmark.learner(["--json", "--seconds", "0.01", "--rounds", "1", "--embedding-dim", "8"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["batch"] == 256 and result["updates_per_s"] > 0
+    assert result["batch"] == 8 and result["updates_per_s"] > 0
+    for name in ("paper", "light"):
+        critic = result[name]
+        assert critic["ratio"] == pytest.approx(critic["updates_per_s"] / critic["reference_updates_per_s"], rel=0.1)
+        assert set(critic["cases"]) == {"critic", "critic_calql", "critic_and_actor"}
+
+
+def test_recomputed_features_are_the_stored_ones(tmp_path: Path) -> None:
+    backbone = load_backbone("octo-nano", "pick_banana")
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (4, *size, 3), dtype=np.uint8) for name, size in backbone.image_sizes.items()}
+    replay = Replay(tmp_path, capacity=4, embedding_dim=backbone.embedding_dim)
+    replay.add(noise_episode(rng, 0, 3, embeddings=backbone.encode_episode(images)))
+    indices = np.array([0, 1, 2])
+    stored, recomputed = (replay.gather(indices, replay.batch(3)) for _ in range(2))
+    RecomputedEmbeddings(backbone, images, np.array([True, False, False, False])).fill(indices, recomputed)
+    for name in ("embedding", "next_embedding"):
+        np.testing.assert_allclose(recomputed[name], stored[name], rtol=1e-3, atol=1e-4)

@@ -133,6 +133,17 @@ class OctoBackbone:
         embeddings = [self._embed(frames[rows]) for rows in window.split(self._at_once)]
         return _to_numpy(torch.cat(embeddings))
 
+    @torch.inference_mode()
+    def encode_windows(self, images: Images) -> Embedding:
+        """Embed windows that share no frame: images (N, history, H, W, 3) uint8 RGB by camera -> (N, D)."""
+        count = len(next(iter(images.values())))
+        embeddings = []
+        for start in range(0, count, FRAMES_AT_ONCE):
+            windows = _cut(images, start)
+            tokens = self._tokens({name: frames.reshape(-1, *frames.shape[2:]) for name, frames in windows.items()})
+            embeddings.append(self._octo.embed(tokens.unflatten(0, (-1, self.history))))
+        return _to_numpy(torch.cat(embeddings))
+
     def stream(self) -> OctoStream:
         """A new stream, as after ``reset``."""
         return OctoStream(self)

@@ -1,0 +1,79 @@
+"""Several processes train as one: each on its share of the same batches, with the same parameters at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from conrft_data.bags import write_episode
+from conrft_data.types import Episode, Mode
+from conrft_learner.checkpoints import read_newest
+from conrft_learner.data_parallel import DataParallel
+from conrft_learner.presets import Preset
+
+SCRIPT = Path(__file__).with_name("offline_process.py")
+TASK_FILE = Path(__file__).parents[2] / "conrft_bringup" / "config" / "tasks" / "pick_banana.yaml"
+LAUNCHERS = {
+    "one": [sys.executable],
+    "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+}
+
+
+@pytest.fixture
+def demos(make_episode: Callable[..., Episode], tmp_path: Path) -> Path:
+    images = {"side": np.zeros((256, 256, 3), np.uint8), "wrist": np.zeros((128, 128, 3), np.uint8)}
+    for number in (1, 2):
+        episode = make_episode(number, mode=Mode.DEMONSTRATION, length=4)
+        observations = [replace(observation, images=images) for observation in episode.observations]
+        write_episode(tmp_path / "demos", replace(episode, observations=observations, embeddings=None))
+    return tmp_path / "demos"
+
+
+def test_two_processes_have_the_parameters_of_one(demos: Path, preset: Preset, tmp_path: Path) -> None:
+    coupled = {"cql_states": 0.5, "bc_successes_only": True, "critic_subset": 1, "max_grad_norm": 1.0}
+    preset_file = tmp_path / "preset.yaml"
+    preset_file.write_text(yaml.safe_dump((preset.model_copy(update=coupled)).model_dump(mode="json")))
+    files = ["--demos", demos, "--task-file", TASK_FILE, "--preset-file", preset_file]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "OMP_NUM_THREADS": "1",
+    }
+    running = {
+        name: subprocess.Popen(
+            [*launcher, SCRIPT, "train", "offline", *files, "--out", tmp_path / name], env=environment
+        )
+        for name, launcher in LAUNCHERS.items()
+    }
+    assert [process.wait() for process in running.values()] == [0, 0]
+    states = {}
+    for name in running:
+        found = read_newest(tmp_path / name / "checkpoints", print)
+        assert found is not None
+        states[name] = found[1]
+    assert states["one"].keys() == states["two"].keys()
+    for name, value in states["one"].items():
+        torch.testing.assert_close(states["two"][name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert not (tmp_path / "two" / "process-1" / "checkpoints").exists(), "only the first process writes checkpoints"
+
+
+def test_rows_that_cannot_be_shared_out_evenly_are_an_error() -> None:
+    with pytest.raises(ValueError, match="15 rows cannot be shared out evenly to 2 processes"):
+        DataParallel(0, 2).shard(15)
+
+
+def test_shares_of_random_numbers_are_those_that_one_process_draws() -> None:
+    def sample(shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    whole = DataParallel().draw(sample, (6, 2))
+    shares = [DataParallel(rank, 3).draw(sample, (2, 2)) for rank in range(3)]
+    torch.testing.assert_close(torch.cat(shares), whole)
