@@ -9,9 +9,9 @@ import importlib
 BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "tick": ("conrft_bringup.tick_benchmark", "tick", "observation to action at 10 Hz while the learner trains"),
     "sim": ("conrft_sim.benchmark", "main", "ticks of the simulator in lockstep"),
-    "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor at batch 256"),
+    "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor, also beside the official way"),
     "policy": ("conrft_bringup.policy_benchmark", "policy", "the backbone of an acting step, in float32 and in 8 bits"),
-    "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay"),
+    "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay, storing episodes"),
 }
 
 

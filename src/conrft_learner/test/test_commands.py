@@ -73,11 +73,11 @@ def test_bench_replay_ends_with_one_json_object(capsys: pytest.CaptureFixture[st
 def test_bench_learner_ends_with_one_json_object(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"WARM_UP": 1, "BATCH": 8, "EPISODES": 2, "EPISODE_LENGTH": 4}.items():
+    for name, value in {"WARM_UP": 1, "BATCH": 4, "EPISODES": 2, "EPISODE_LENGTH": 2}.items():
         monkeypatch.setattr(benchmark, name, value)
     assert benchmark.learner(["--json", "--seconds", "0.01", "--rounds", "1", "--embedding-dim", "8"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result["batch"] == 8 and result["updates_per_s"] > 0
+    assert result["batch"] == 4 and result["updates_per_s"] > 0
     for name in ("paper", "light"):
         critic = result[name]
         assert critic["ratio"] == pytest.approx(critic["updates_per_s"] / critic["reference_updates_per_s"], rel=0.1)

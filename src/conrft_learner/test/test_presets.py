@@ -52,3 +52,18 @@ def test_a_schedule_is_linear_between_its_episodes() -> None:
     preset = Preset(name="test", schedule_start=20, schedule_end=50)
     values = [preset.scheduled(0.1, 0.01, episodes) for episodes in (0, 20, 35, 50, 99)]
     assert values == pytest.approx([0.1, 0.1, 0.055, 0.01, 0.01])
+
+
+def test_a_subset_larger_than_the_ensemble_is_an_error() -> None:
+    with pytest.raises(ValueError, match="critic_subset 3 must not exceed critic_members 2"):
+        Preset(name="test", critic_members=2, critic_subset=3)
+
+
+def test_paper_and_official_code_use_the_papers_critic_and_the_demo_the_light_one() -> None:
+    presets = {name: load_config(Preset, PRESETS / f"{name}.yaml") for name in ("stable", "paper", "official_code")}
+    assert {name: preset.critic for name, preset in presets.items()} == {
+        "stable": "light",
+        "paper": "paper",
+        "official_code": "paper",
+    }
+    assert presets["official_code"].critic_shared_output and not presets["paper"].critic_shared_output

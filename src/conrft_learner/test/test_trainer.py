@@ -244,3 +244,41 @@ def test_an_online_run_starts_from_the_networks_of_an_offline_one(
 def test_starting_from_a_folder_without_a_checkpoint_is_an_error(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no whole checkpoint"):
         make_trainer(tmp_path / "online").start_from(tmp_path)
+
+
+def test_weights_of_the_actors_loss_follow_their_schedules_after_the_critics_warm_up(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    changes = {
+        "online_bc_weight": 1.0,
+        "online_bc_weight_final": 0.2,
+        "online_q_weight": 0.5,
+        "online_critic_warmup": 5,
+    }
+    stage = make_trainer(tmp_path, schedule_start=1, schedule_end=3, online_q_weight_final=1.5, **changes).online_stage
+    weights = [(stage.objective(9, episode).bc_weight, stage.objective(9, episode).q_weight) for episode in (1, 2, 3)]
+    np.testing.assert_allclose(weights, [(1.0, 0.5), (0.6, 1.0), (0.2, 1.5)])
+    assert [stage.objective(updates, 1).actor for updates in (4, 5)] == [False, True]
+
+
+def test_a_target_is_taken_from_a_random_subset_of_the_ensemble(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    stage = make_trainer(tmp_path, critic_members=4, critic_subset=2).online_stage
+    values = torch.arange(4.0)[:, None].expand(4, 3)
+    drawn = [tuple(stage._subset(values)[:, 0].int().tolist()) for _ in range(40)]
+    assert all(len(set(pair)) == 2 for pair in drawn)
+    assert {member for pair in drawn for member in pair} == {0, 1, 2, 3}
+
+
+def test_paper_critic_needs_its_encoder_named(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs resnet_weights"):
+        make_trainer(tmp_path, critic="paper")
+
+
+def test_an_episode_without_a_cameras_images_is_refused_by_the_papers_critic(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, critic="paper", resnet_weights="random", demonstrations=0)
+    episode = make_episode(5)
+    episode.observations[1].images.clear()
+    with pytest.raises(EpisodeRefused, match="test-000005 has no images of camera side"):
+        trainer.ingest(episode)

@@ -138,10 +138,10 @@ class OctoBackbone:
         """Embed windows that share no frame: images (N, history, H, W, 3) uint8 RGB by camera -> (N, D)."""
         count = len(next(iter(images.values())))
         embeddings = []
-        for start in range(0, count, FRAMES_AT_ONCE):
-            windows = _cut(images, start)
+        for start in range(0, count, self._at_once):
+            windows = _cut(images, start, self._at_once)
             tokens = self._tokens({name: frames.reshape(-1, *frames.shape[2:]) for name, frames in windows.items()})
-            embeddings.append(self._octo.embed(tokens.unflatten(0, (-1, self.history))))
+            embeddings.append(self._embed(tokens.unflatten(0, (-1, self.history))))
         return _to_numpy(torch.cat(embeddings))
 
     def stream(self) -> OctoStream:
