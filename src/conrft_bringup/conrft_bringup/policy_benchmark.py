@@ -7,7 +7,6 @@ on all of them: the straightforward torch forward of both frames, the acting pat
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from conrft_data.config import TaskConfig
 from conrft_data.reference_pose import ReferencePose
 from conrft_policy.backbone import BackboneError, backbone_folder, read_config
-from conrft_policy.octo.backbone import OctoBackbone, load_parts
+from conrft_policy.octo.backbone import OctoBackbone, open_parts
 from conrft_policy.octo.model import OctoTransformer
 from conrft_sim.operator import ideal_action
 from conrft_sim.simulation import Simulation
@@ -108,11 +107,11 @@ def measure(name: str, frames: list[Frame]) -> dict[str, float]:
     config = read_config(folder)
     if config["architecture"] != "octo":
         raise BackboneError(f"{name}: only an Octo is measured here; see `conrft backbone info {name}`")
-    model, instruction, _ = load_parts(folder, config, pick_banana.default_config().instruction)
+    read, instruction, _ = open_parts(folder, config, pick_banana.default_config().instruction)
     ways = {
-        "reference": _Reference(model, instruction.tokens),
-        "fp32": OctoBackbone(copy.deepcopy(model), instruction).stream(),
-        "int8": OctoBackbone(copy.deepcopy(model), instruction, precision="int8").stream(),
+        "reference": _Reference(read(), instruction.tokens),
+        "fp32": OctoBackbone(read, instruction).stream(),
+        "int8": OctoBackbone(read, instruction, precision="int8").stream(),
     }
     measured = _Measured()
     for frame in frames:

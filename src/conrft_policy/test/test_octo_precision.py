@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from conrft_policy.backbone import Backbone, BackboneError, backbone_folder, load_backbone
 from conrft_policy.octo.config import octo_nano
 from conrft_policy.octo.frozen import FrozenOcto
-from conrft_policy.octo.int8_linear import Int8Linear, Int8UnsupportedError
+from conrft_policy.octo.int8_linear import Int8Linear
 from conrft_policy.octo.model import OctoTransformer
 
 TASK = "pick_banana"
@@ -76,9 +76,9 @@ def test_an_int8_layer_of_nothing_is_its_bias() -> None:
     torch.testing.assert_close(Int8Linear(linear)(torch.zeros(2, 8)), linear.bias.expand(2, -1))
 
 
-def test_int8_takes_float32_weights_only() -> None:
-    with pytest.raises(Int8UnsupportedError, match="bfloat16"):
-        Int8Linear(nn.Linear(8, 8).bfloat16())
+def test_int8_is_for_cpus() -> None:
+    with pytest.raises(BackboneError, match="precision int8 is for CPUs, not for meta"):
+        Int8Linear(nn.Linear(8, 8, device="meta"))
 
 
 def test_int8_is_a_precision_of_config_json(folder: Path, episode) -> None:
@@ -106,6 +106,20 @@ def test_half_precision_works_in_its_own_dtype(dtype: torch.dtype, episode) -> N
     assert (embeddings.shape, embeddings.dtype) == ((6, 128), np.float32)
     assert cosines(exact.encode_episode(episode), embeddings).min() > 0.99
     assert half.memory_bytes < 0.55 * exact.memory_bytes
+
+
+def test_a_backend_of_the_compiler_is_named(folder: Path) -> None:
+    with pytest.raises(BackboneError, match=r"config\.json: compile True is no name of a torch\.compile backend"):
+        configured(folder, compile=True)
+
+
+def test_weights_are_kept_only_when_a_frame_has_to_be_embedded(folder: Path, episode) -> None:
+    """A learner that finds all embeddings in its bags asks for the fingerprint only."""
+    backbone = load_backbone(folder, TASK)
+    assert len(backbone.fingerprint) == 64
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(BackboneError, match="weights missing"):
+        backbone.encode_episode(episode)
 
 
 def test_a_compiled_backbone_gives_the_same_numbers(folder: Path, episode) -> None:

@@ -68,6 +68,7 @@ def test_the_folder_is_json_and_safetensors_only(official, tokens, tmp_path: Pat
     assert conrft("import", "octo", official, tmp_path / "out", "--instruction", TEXT, "--tokens", tokens) == 0
     names = ["config.json", "dataset_statistics.json", "instructions.safetensors", "weights.safetensors"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     assert json.loads((tmp_path / "out" / "dataset_statistics.json").read_text())["bridge"]
 
 

@@ -5,10 +5,11 @@ Its folder holds {config.json, weights.safetensors, instructions.safetensors}.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from conrft_policy.text_encoder import TextEncoderMissingError
 
 from .config import ImageConfig, OctoConfig, OctoConfigError
 from .frozen import FrozenOcto
-from .int8_linear import Int8UnsupportedError
+from .int8_linear import check_int8
 from .model import OctoTransformer
 from .t5_encoder import load_t5
 
@@ -46,32 +47,41 @@ class OctoBackbone:
 
     def __init__(
         self,
-        model: OctoTransformer,
+        read: Callable[[], OctoTransformer],
         instruction: Instruction,
         *,
         precision: str = "float32",
         compile_with: str | None = None,
     ) -> None:
-        """``model`` (float32) is taken over: cast to ``precision``, frozen; it stays on its device.
+        """The weights are read once for the fingerprint and dropped, and again when a frame has to be embedded.
 
-        compile_with: a backend of torch.compile such as ``inductor``, for the transformer. Raises BackboneError.
+        read: gives the float32 transformer, on the device where it is to stay, anew at each call. compile_with: a
+        backend of torch.compile such as ``inductor``, for the transformer. Raises BackboneError.
         """
-        self._config = config = model.config
-        _check_tokens(config, instruction)
+        model = read()
+        self._config = model.config
+        _check_tokens(model.config, instruction)
         self._fingerprint = _fingerprint(model, instruction, precision)
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
         self._device = model.norm.weight.device
+        if precision == "int8":
+            check_int8(self._device)
         # What one 8-bit layer makes of a frame depends on the frames beside it; alone, it is the same every time.
         self._at_once = 1 if precision == "int8" else FRAMES_AT_ONCE
-        dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
-        language = torch.from_numpy(instruction.tokens).to(self._device, dtype)
-        try:
-            self._octo = FrozenOcto(model.to(dtype), language, int8=precision == "int8")
-        except Int8UnsupportedError as error:
-            raise BackboneError(f"precision int8: {error}") from error
-        self._embed = torch.compile(self._octo.embed, backend=compile_with) if compile_with else self._octo.embed
-        self._instruction = instruction.entry.instruction
-        self._precision = precision
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._read, self._instruction, self._precision, self._compile_with = read, instruction, precision, compile_with
+
+    @functools.cached_property
+    def _octo(self) -> FrozenOcto:
+        int8 = self._precision == "int8"
+        dtype = torch.float32 if int8 else getattr(torch, self._precision)
+        language = torch.from_numpy(self._instruction.tokens).to(self._device, dtype)
+        return FrozenOcto(self._read().to(dtype), language, int8=int8)
+
+    @functools.cached_property
+    def _embed(self) -> Callable[[Tensor], Tensor]:
+        """``FrozenOcto.embed``, compiled or not."""
+        embed = self._octo.embed
+        return torch.compile(embed, backend=self._compile_with) if self._compile_with else embed
 
     @property
     def embedding_dim(self) -> int:
@@ -96,7 +106,7 @@ class OctoBackbone:
     @property
     def instruction(self) -> str:
         """The text that it follows."""
-        return self._instruction
+        return self._instruction.entry.instruction
 
     @property
     def precision(self) -> str:
@@ -195,20 +205,27 @@ def load(
     dtype: torch.dtype | None = None,
 ) -> OctoBackbone:
     """Load an Octo for one instruction; a ``conrft_policy.backbone.Loader``."""
-    model, instruction, precision = load_parts(folder, config, task)
+    read, instruction, precision = open_parts(folder, config, task)
     if dtype is not None:
         precision = str(dtype).removeprefix("torch.")
-    model = model.to(device or torch.get_default_device())
-    return OctoBackbone(model, instruction, precision=precision, compile_with=config.get("compile"))
+    place = torch.device(device) if device is not None else torch.get_default_device()
+    return OctoBackbone(lambda: read().to(place), instruction, precision=precision, compile_with=config.get("compile"))
 
 
-def load_parts(folder: Path, config: Mapping[str, Any], task: str) -> tuple[OctoTransformer, Instruction, str]:
-    """The float32 transformer on the CPU, the encoded instruction, and the precision that config.json asks for."""
+def open_parts(
+    folder: Path, config: Mapping[str, Any], task: str
+) -> tuple[Callable[[], OctoTransformer], Instruction, str]:
+    """What reads the float32 transformer onto the CPU, the encoded instruction, and the precision to run it at."""
     octo, precision = parse_config(config, folder / CONFIG_FILE)
     if config.get("weights") == RANDOM:
-        return (*_random(octo, task, folder), precision)
+        _log.warning(
+            "%s: RANDOM WEIGHTS (random weights and random instruction tokens): good for trying the pipeline and for "
+            "measuring speed, not for a policy. To import a checkpoint: conrft backbone import octo --help",
+            folder.name,
+        )
+        return functools.partial(_random_model, octo), _random_instruction(octo, task), precision
     instruction = _instruction(folder / INSTRUCTIONS_FILE, task, octo, config.get("text_encoder"))
-    return load_octo(folder / WEIGHTS_FILE, octo), instruction, precision
+    return functools.partial(load_octo, folder / WEIGHTS_FILE, octo), instruction, precision
 
 
 def parse_config(config: Mapping[str, Any], path: Path) -> tuple[OctoConfig, str]:
@@ -218,6 +235,8 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[OctoConfig, str
         raise BackboneError(f"{path}: missing or unknown keys {wrong}")
     if config["precision"] not in PRECISIONS:
         raise BackboneError(f"{path}: precision {config['precision']!r} is none of {list(PRECISIONS)}")
+    if not isinstance(config.get("compile", ""), str):
+        raise BackboneError(f"{path}: compile {config['compile']!r} is no name of a torch.compile backend")
     if config.get("weights", RANDOM) != RANDOM:
         raise BackboneError(f"{path}: weights {config['weights']!r}: only {RANDOM!r} may be said here")
     try:
@@ -266,20 +285,19 @@ def _instruction(path: Path, task: str, config: OctoConfig, encoder: str | None)
         return _new_instruction(task, t5.name, t5.encode(task, tokens=config.language_tokens))
 
 
-def _random(config: OctoConfig, task: str, folder: Path) -> tuple[OctoTransformer, Instruction]:
-    """A transformer and tokens of the right sizes that have learned nothing; the same in every process."""
-    _log.warning(
-        "%s: RANDOM WEIGHTS (random weights and random instruction tokens): good for trying the pipeline and for "
-        "measuring speed, not for a policy. To import a checkpoint: conrft backbone import octo --help",
-        folder.name,
-    )
+def _random_model(config: OctoConfig) -> OctoTransformer:
+    """A transformer that has learned nothing; the same in every process."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
-        model = OctoTransformer(config)
+        return OctoTransformer(config)
+
+
+def _random_instruction(config: OctoConfig, task: str) -> Instruction:
+    """Tokens of the right shape that differ from text to text and mean nothing."""
     seed = int.from_bytes(hashlib.sha256(plain(task).encode()).digest()[:8], "big")
     shape = (config.language_tokens, config.language_dim)
     tokens = np.random.default_rng(seed).normal(scale=RANDOM_TOKEN_SCALE, size=shape).astype(np.float32)
-    return model, _new_instruction(task, RANDOM, tokens)
+    return _new_instruction(task, RANDOM, tokens)
 
 
 def _new_instruction(text: str, encoder: str, tokens: NDArray[np.float32]) -> Instruction:

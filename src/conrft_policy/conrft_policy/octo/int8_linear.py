@@ -11,27 +11,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from conrft_policy.backbone import BackboneError
+
 WEIGHT_MAX = 127
 MIDDLE = 128
 """Inputs are unsigned, for oneDNN's fast kernels, so zero is in the middle."""
 SMALLEST = torch.finfo(torch.float32).tiny
 
 
-class Int8UnsupportedError(RuntimeError):
-    """This device or this build of torch has no 8-bit linear layer."""
+def check_int8(device: torch.device) -> None:
+    """Raises BackboneError where there is no 8-bit linear layer."""
+    if device.type != "cpu":
+        raise BackboneError(f"precision int8 is for CPUs, not for {device}")
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        raise BackboneError("precision int8: this build of torch lacks oneDNN's quantised linear layer")
 
 
 class Int8Linear(nn.Module):
     """``nn.Linear``, optionally followed by GELU in its tanh form, with 8-bit arithmetic; float32 in and out."""
 
     def __init__(self, linear: nn.Linear, *, gelu: bool = False) -> None:
-        """``linear`` must be float32 and on the CPU, else Int8UnsupportedError."""
+        """``linear``: float32, on the CPU."""
         super().__init__()
         weight = linear.weight.detach()
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            raise Int8UnsupportedError(f"it takes float32 weights on a CPU, not {weight.dtype} on {weight.device}")
-        if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
-            raise Int8UnsupportedError("this build of torch lacks oneDNN's quantised linear layer")
+        check_int8(weight.device)
         self.gelu = gelu
         scales = weight.abs().amax(dim=1).clamp_(min=SMALLEST) / WEIGHT_MAX
         quantised = (weight / scales[:, None]).round_().to(torch.int8)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from conrft_data.durable_files import publish, sync_tree
 from conrft_policy.backbone import CONFIG_FILE, BackboneError
@@ -124,7 +124,7 @@ def import_checkpoint(
     try:
         temporary.chmod(0o755)  # mkdtemp's own is for secrets
         origin = {"format": "pt", "source": "octo", "step": str(checkpoint.step)}
-        save_file(weights, temporary / WEIGHTS_FILE, metadata=origin)
+        (temporary / WEIGHTS_FILE).write_bytes(save(weights, metadata=origin))
         write_instructions(temporary / INSTRUCTIONS_FILE, encoded)
         write_config(temporary, checkpoint.config, precision=precision, text_encoder=checkpoint.text_encoder)
         if checkpoint.statistics is not None:
