@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 WORKSPACE := source install/setup.bash
 # `make demo SEED=2 RUN=foo` becomes `conrft demo --seed 2 --run foo`; only what stands on make's command line counts.
-DEMO_OPTIONS := SEED RUN PRESET TASK DEMONSTRATIONS EPISODES TRIALS SECONDS
+DEMO_OPTIONS := SEED RUN PRESET TASK BACKBONE DEMONSTRATIONS EPISODES TRIALS SECONDS
 demo_options = $(foreach name,$(DEMO_OPTIONS),$(if $(filter command%,$(origin $(name))),--$(shell tr A-Z a-z <<< $(name)) '$($(name))'))
 
 help:  ## list the targets

@@ -181,6 +181,7 @@ def test_the_configuration_says_what_the_run_was_made_with(tmp_path: Path) -> No
         (["--preset", "none"], "config/presets holds no 'none'; known: quick"),
         (["--task", "none"], "config/tasks holds no 'none'; known: pick_banana"),
         (["--run", "a/b"], "'a/b' is no name of a run"),
+        (["--backbone", "octo-mega"], "octo-mega: neither a folder with a config.json nor a shipped backbone"),
     ],
 )
 def test_wrong_choices_are_refused_before_anything_runs(

@@ -1,12 +1,43 @@
-"""Parameters and inputs of a full-size Octo as a function of names and shapes, so that only outputs need storing."""
+"""Parameters and inputs of an Octo as a function of names and shapes, so that only outputs need storing."""
 
+import itertools
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 IMAGES = {"image_primary": (1, 2, 256, 256, 3), "image_wrist": (1, 2, 128, 128, 3)}
 LANGUAGE = (1, 16, 768)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A reduced Octo (width 64, two layers, images of 64 and 32 pixels, five language tokens of width 48)."""
+
+    repeat_task_tokens: bool
+    use_correct_attention: bool
+    steps: int
+    readouts: int
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Two samples with goal images; timesteps, images and an instruction missing here and there."""
+        random, batch, steps = _random(repr(self)), 2, self.steps
+        values = {"language": random.standard_normal((batch, 5, 48)).astype(np.float32)}
+        for name, size in VARIANT_SIZES.items():
+            values[f"image_{name}"] = random.integers(0, 256, (batch, steps, size, size, 3), dtype=np.uint8)
+            values[f"goal_{name}"] = random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+            values[f"real_{name}"] = random.random((batch, steps)) < 0.7
+        values["real_language"] = np.array([True, self.repeat_task_tokens])
+        values["real_timesteps"] = np.arange(steps) >= np.array([0, steps // 2])[:, None]
+        return values
+
+
+VARIANT_SIZES = {"primary": 64, "wrist": 32}
+VARIANTS = [
+    Variant(repeat, correct, steps, readouts)
+    for repeat, correct, (steps, readouts) in itertools.product((True, False), (True, False), ((1, 1), (2, 1), (3, 2)))
+]
 
 
 def parameters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -87,9 +87,23 @@ def _make_run(args: argparse.Namespace, begin: float):  # type: ignore[no-untype
         if not (share / "config" / kind / f"{chosen}.yaml").is_file():
             known = ", ".join(sorted(path.stem for path in (share / "config" / kind).glob("*.yaml")))
             raise RunFolderError(f"config/{kind} holds no '{chosen}'; known: {known}")
+    _check_backbone(args.backbone)
     folder = RunFolder(args.runs / name)
     folder.begin(settings)
     return Run(folder=folder, settings=settings, share=share, ends_at=begin + args.seconds if args.seconds else None)
+
+
+def _check_backbone(name: str) -> None:
+    """Refuses an unknown backbone before minutes are spent; says loudly what a run without weights is worth."""
+    from conrft_policy.backbone import BackboneError, backbone_folder, read_config
+
+    try:
+        config = read_config(backbone_folder(name))
+    except BackboneError as error:
+        raise RunFolderError(str(error)) from error
+    if config.get("weights") == "random":
+        warning = f"WARNING: {name} has random weights: the pipeline runs, but no policy on it will be any good"
+        print(warning, file=sys.stderr)
 
 
 def _count(text: str) -> int:
