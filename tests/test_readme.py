@@ -23,7 +23,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list((tmp_path / "runs/readme/demos").iterdir())) == 2

@@ -116,7 +116,7 @@ def test_locking_leaves_out_comments_and_cuda() -> None:
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name not in {"PYTHON", "ROS_DISTRO"}}
     return subprocess.run(
-        [str(ROOT / script)], env={**inherited, **environment}, text=True, capture_output=True, timeout=60
+        [str(ROOT / script)], env={**inherited, **environment}, text=True, capture_output=True, timeout=600
     )
 
 

@@ -72,7 +72,7 @@ def test_output_log_shows_only_what_a_process_writes_to_stderr(tmp_path: Path) -
 def test_the_log_file_gets_every_line(tmp_path: Path) -> None:
     path = write(tmp_path, "launch: [{executable: {cmd: echo quiet}}]")
     up = start_up(path)
-    output, _ = up.communicate(timeout=20)
+    output, _ = up.communicate(timeout=120)
     assert up.returncode == 0
     assert "[echo-1] quiet" not in output
     assert "[echo-1] quiet" in (tmp_path / "launch.log").read_text()
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_every_process_with_one_sigint(tmp_path: Path) -> None:
     up = start_up(write(tmp_path, f"launch: [{{executable: {{cmd: {program}}}}}]"))
     pid = pid_in(tmp_path / "pid")
     up.send_signal(signal.SIGINT)
-    output, _ = up.communicate(timeout=20)
+    output, _ = up.communicate(timeout=120)
     assert up.returncode == 0
     assert (tmp_path / "got").read_text() == "INT\n"
     assert not is_alive(pid)
@@ -261,7 +261,7 @@ def test_a_second_and_a_third_ctrl_c_insist(tmp_path: Path) -> None:
     for _ in range(3):
         up.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    output, _ = up.communicate(timeout=20)
+    output, _ = up.communicate(timeout=120)
     assert time.monotonic() - begin < 10
     assert not is_alive(pid)
     assert "sending SIGTERM" in output and "sending SIGKILL" in output
@@ -272,7 +272,7 @@ def test_sigterm_ends_a_launch_as_ctrl_c_does(tmp_path: Path) -> None:
     up = start_up(write(tmp_path, f"launch: [{{executable: {{cmd: {program}}}}}]"))
     pid = pid_in(tmp_path / "pid")
     up.terminate()
-    up.communicate(timeout=20)
+    up.communicate(timeout=120)
     assert not is_alive(pid)
 
 
@@ -286,7 +286,7 @@ def test_no_orphan_stays_when_the_runner_itself_is_killed(tmp_path: Path) -> Non
     pids = [pid_in(tmp_path / "pid"), pid_in(tmp_path / "child")]
     assert all(is_alive(pid) for pid in pids)
     up.kill()
-    up.communicate(timeout=20)
+    up.communicate(timeout=120)
     wait_for(lambda: not any(is_alive(pid) for pid in pids))
 
 
@@ -323,5 +323,5 @@ def test_a_reader_that_goes_away_does_not_disturb_the_processes(tmp_path: Path) 
     assert up.stdout is not None
     up.stdout.readline()
     up.stdout.close()
-    assert up.wait(timeout=20) == 0
+    assert up.wait(timeout=120) == 0
     assert (tmp_path / "done").exists()

@@ -115,7 +115,7 @@ class Graph:
             self.until(lambda: self._publishers[topic].get_subscription_count() > 0)
         self._publishers[topic].publish(message)
 
-    def until(self, condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
+    def until(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, f"nothing came within {timeout_s} s"

@@ -129,7 +129,7 @@ def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
         speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
         for step in range(3):
             speaker.tick(step)
-        graph.until(lambda: salvageable_observations(tmp_path / "bags", tmp_path / "copy") == 3, timeout_s=30)
+        graph.until(lambda: salvageable_observations(tmp_path / "bags", tmp_path / "copy") == 3, timeout_s=120)
         recorder.process.kill()
         recorder.process.wait()
     assert list_episodes(tmp_path / "bags") == []
@@ -198,7 +198,7 @@ class Recorder:
             stderr=subprocess.PIPE,
             text=True,
         )
-        graph.until(lambda: "recorder" in graph.node.get_node_names(), timeout_s=30)
+        graph.until(lambda: "recorder" in graph.node.get_node_names(), timeout_s=120)
 
     def __enter__(self) -> "Recorder":
         return self

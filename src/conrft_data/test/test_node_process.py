@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from conrft_data.node_process import described, diagnostic_array
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 # The body of ``__init__`` comes from the test. ``soon`` calls something once, from the executor.
 PROGRAM = """

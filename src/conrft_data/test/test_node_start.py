@@ -27,17 +27,17 @@ def test_it_ends_the_process_quietly(tmp_path: Path, number: signal.Signals) -> 
     assert process.stdout is not None
     assert process.stdout.readline() == "loading\n"
     process.send_signal(number)
-    assert process.communicate(timeout=30) == ("", "")
+    assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 0
 
 
 def test_what_the_node_says_at_its_end_is_the_exit_code(tmp_path: Path) -> None:
     process = begin(tmp_path, "import sys\n\ndef main():\n    sys.exit(3)\n")
-    assert process.communicate(timeout=30) == ("", "")
+    assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 3
 
 
 def test_an_import_that_fails_is_shown(tmp_path: Path) -> None:
     process = begin(tmp_path, "import no_such_module")
-    assert "no_such_module" in process.communicate(timeout=30)[1]
+    assert "no_such_module" in process.communicate(timeout=120)[1]
     assert process.returncode == 1

@@ -35,7 +35,7 @@ class Graph:
         self._executor.add_node(self.node)
         self._executor.add_node(self.peer)
 
-    def wait(self, until: Callable[[], object], longest_s: float = 10.0) -> bool:
+    def wait(self, until: Callable[[], object], longest_s: float = 60.0) -> bool:
         """Spins until something holds; returns whether it did."""
         end = time.monotonic() + longest_s
         while time.monotonic() < end:
