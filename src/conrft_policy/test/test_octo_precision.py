@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from conrft_policy.backbone import Backbone, BackboneError, backbone_folder, load_backbone
 from conrft_policy.octo.config import octo_nano
 from conrft_policy.octo.frozen import FrozenOcto
-from conrft_policy.octo.int8_linear import Int8Linear
+from conrft_policy.octo.int8_linear import Int8Linear, balanced
 from conrft_policy.octo.model import OctoTransformer
 
 TASK = "pick_banana"
@@ -68,6 +68,18 @@ def test_a_row_with_large_values_coarsens_no_other() -> None:
     beside = x.clone()
     beside[3] *= 1e4
     torch.testing.assert_close(layer(beside)[:3], layer(x)[:3], rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_a_channel_that_the_norm_makes_large_does_not_take_the_bits_of_others() -> None:
+    torch.manual_seed(0)
+    norm, linear, x = nn.LayerNorm(64), nn.Linear(64, 64), torch.randn(20, 64)
+    norm.weight[5] *= 50
+    expected = linear(norm(x))
+    fair_norm, fair = balanced(norm, linear)
+    torch.testing.assert_close(fair(fair_norm(x)), expected, rtol=0, atol=1e-4)
+    error = (Int8Linear(fair)(fair_norm(x)) - expected).std()
+    assert error < 0.5 * (Int8Linear(linear)(norm(x)) - expected).std()
 
 
 @torch.inference_mode()

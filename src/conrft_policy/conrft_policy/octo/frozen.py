@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from .attention import BoolArray, structural_mask
 from .config import ImageConfig
 from .image_stem import SmallStem, StandardisedConv2d, normalise, reduce_image
-from .int8_linear import Int8Linear
+from .int8_linear import Int8Linear, balanced
 from .model import Block, OctoTransformer, logit_bias
 
 
@@ -110,12 +110,16 @@ class FrozenBlock(nn.Module):
         """prune: it has fewer queries than rows, so queries come from a matrix of their own."""
         super().__init__()
         self.heads = block.attention.heads
-        self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
-        qkv, dim = block.attention.qkv, block.attention.out.in_features
+        attention_norm, qkv = block.attention_norm, block.attention.qkv
+        mlp_norm, rise = block.mlp_norm, block.mlp.rise
+        if int8:
+            attention_norm, qkv = balanced(attention_norm, qkv)
+            mlp_norm, rise = balanced(mlp_norm, rise)
+        dim = block.attention.out.in_features
+        self.attention_norm, self.mlp_norm = attention_norm, mlp_norm
         self.query = _linear(_rows(qkv, 0, dim), int8) if prune else None
         self.qkv = _linear(_rows(qkv, dim, 3 * dim) if prune else qkv, int8)
         self.out = _linear(block.attention.out, int8)
-        rise = block.mlp.rise
         self.rise = Int8Linear(rise, gelu=True) if int8 else LinearGelu(rise)
         self.fall = _linear(block.mlp.fall, int8)
 

@@ -8,6 +8,8 @@ what else is in the batch; who wants equal numbers computes one frame at a time.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ WEIGHT_MAX = 127
 MIDDLE = 128
 """Inputs are unsigned, for oneDNN's fast kernels, so zero is in the middle."""
 SMALLEST = torch.finfo(torch.float32).tiny
+SMALLEST_SCALE = 1e-6
 
 
 def check_int8(device: torch.device) -> None:
@@ -59,6 +62,22 @@ class Int8Linear(nn.Module):
         bias, fused, form = (self.bias, "gelu", "tanh") if self.gelu else (None, "none", "")
         inputs = (quantised, step, MIDDLE, self.packed, self.scales, self.zeros, bias)
         return torch.ops.onednn.qlinear_pointwise(*inputs, 1.0, 0, torch.float32, fused, [], form)
+
+
+def balanced(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[nn.LayerNorm, nn.Linear]:
+    """The same function of the same input, with magnitude moved from the norm's large channels into the matrix.
+
+    A channel that the norm makes much larger than the others would take their 8 bits. This is SmoothQuant (Xiao et al.,
+    2023, eq. 4 with alpha 0.5), with the norm's own weight in the place of recorded activations, so it needs no data.
+    """
+    channels, columns = norm.weight.detach().abs(), linear.weight.detach().abs().amax(dim=0)
+    scales = (channels.clamp(min=SMALLEST_SCALE) / columns.clamp(min=SMALLEST_SCALE)).sqrt()
+    norm, linear = copy.deepcopy(norm), copy.deepcopy(linear)
+    with torch.no_grad():
+        norm.weight.div_(scales)
+        norm.bias.div_(scales)
+        linear.weight.mul_(scales)
+    return norm, linear
 
 
 def _quantise(rows: Tensor, inverse: Tensor | float) -> Tensor:
