@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from conrft_data.bags import BagError, read_episode, read_label
 from conrft_data.types import Episode, Float32, Image
+from conrft_learner.embedding_cache import cached
 from conrft_learner.trainer import EpisodeRefused, Trainer
 
 METADATA = "metadata.yaml"
@@ -61,7 +62,8 @@ class EpisodeIntake:
             self.last_handled = bag.name
         try:
             episode = read_episode(bag, self._trainer.task)
-            self._trainer.ingest(episode, self._embeddings(episode))
+            self._trainer.check_learnable(episode)  # before minutes go into embeddings that nobody reads
+            self._trainer.ingest(episode, self._embeddings(bag, episode))
         except (BagError, EpisodeRefused) as error:
             self.refused[bag.name] = str(error)
             self._trainer.report(f"refused: {error}")
@@ -96,7 +98,7 @@ class EpisodeIntake:
         names = sorted(name for name in folder_names(folder) if name not in known)
         return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA).is_file())[1]]
 
-    def _embeddings(self, episode: Episode) -> Float32 | None:
+    def _embeddings(self, bag: Path, episode: Episode) -> Float32 | None:
         """Those in the bag where this run's backbone made them, else computed; None where the frames are known."""
         if episode.episode_id in self._trainer.replay:
             return None
@@ -104,7 +106,13 @@ class EpisodeIntake:
         if made is not None or not episode.observations:
             return made
         images = {name: frames_of(episode, name) for name in self._backbone.cameras}
-        return self._backbone.encode_episode(images)
+
+        def compute() -> Float32:
+            return self._backbone.encode_episode(images)
+
+        if bag.parent != self._demos_dir:
+            return compute()
+        return cached(bag, self._trainer.backbone_fingerprint, len(episode.observations), compute)
 
 
 def frames_of(episode: Episode, camera: str) -> Image:

@@ -314,17 +314,7 @@ class Trainer:
         }
 
     def _store(self, episode: Episode, embeddings: Float32 | None) -> None:
-        if episode.task != self.task.name:
-            raise EpisodeRefused(
-                f"episode {episode.episode_id} is of task {episode.task}, this run of {self.task.name}"
-            )
-        if episode.mode is Mode.EVALUATION:
-            raise EpisodeRefused(f"episode {episode.episode_id} is an evaluation: it is never learned from")
-        if episode.mode is Mode.DEMONSTRATION and episode.outcome is not Outcome.SUCCESS:
-            ended = episode.outcome.name.lower()
-            raise EpisodeRefused(
-                f"demonstration {episode.episode_id} ended by {ended}: only successes are learned from"
-            )
+        self.check_learnable(episode)
         if embeddings is None:
             embeddings = self.usable_embeddings(episode)
         if embeddings is None:
@@ -337,6 +327,20 @@ class Trainer:
             self.replay.add(frames, features)
         except ValueError as error:
             raise EpisodeRefused(str(error)) from error
+
+    def check_learnable(self, episode: Episode) -> None:
+        """Raises EpisodeRefused for an episode of another task, an evaluation, or a demonstration that failed."""
+        if episode.task != self.task.name:
+            raise EpisodeRefused(
+                f"episode {episode.episode_id} is of task {episode.task}, this run of {self.task.name}"
+            )
+        if episode.mode is Mode.EVALUATION:
+            raise EpisodeRefused(f"episode {episode.episode_id} is an evaluation: it is never learned from")
+        if episode.mode is Mode.DEMONSTRATION and episode.outcome is not Outcome.SUCCESS:
+            ended = episode.outcome.name.lower()
+            raise EpisodeRefused(
+                f"demonstration {episode.episode_id} ended by {ended}: only successes are learned from"
+            )
 
     def usable_embeddings(self, episode: Episode) -> Float32 | None:
         """The episode's own embeddings where this run's backbone made all of them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from conrft_data.bags import relabel, write_episode
 from conrft_data.types import Episode, Mode, Outcome
@@ -96,6 +97,53 @@ def test_missing_or_foreign_embeddings_are_computed(
     assert encoder.encoded == 1
     rows = trainer.replay.gather(np.arange(8), trainer.replay.batch(8))
     assert rows["embedding"][3, 0] == pytest.approx(episode.observations[3].images["side"].mean())
+
+
+def demonstration(make_episode: MakeEpisode, number: int, **changes: object) -> Episode:
+    episode = make_episode(number, mode=Mode.DEMONSTRATION)
+    return replace(episode, embeddings=None, embedding_fingerprint="", **changes)
+
+
+def take_demonstrations(trainer: Trainer, encoder: Encoder, folder: Path) -> EpisodeIntake:
+    intake = EpisodeIntake(trainer, encoder, folder, None)
+    for bag in intake.waiting_demonstrations():
+        intake.take(bag)
+    return intake
+
+
+def test_a_demonstration_is_embedded_once_for_all_runs(
+    make_trainer: Callable[..., Trainer], encoder: Encoder, folder: Path, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    write_episode(folder, demonstration(make_episode, 1))
+    first, second = (make_trainer(tmp_path / name, demonstrations=0) for name in ("offline", "online"))
+    take_demonstrations(first, encoder, folder)
+    take_demonstrations(second, encoder, folder)
+    assert encoder.encoded == 1
+    rows = [trainer.replay.gather(np.arange(8), trainer.replay.batch(8))["embedding"] for trainer in (first, second)]
+    np.testing.assert_array_equal(*rows)
+
+
+def test_kept_embeddings_that_are_damaged_or_of_another_backbone_are_computed_again(
+    make_trainer: Callable[..., Trainer], encoder: Encoder, folder: Path, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    write_episode(folder, demonstration(make_episode, 1))
+    take_demonstrations(make_trainer(tmp_path / "first", demonstrations=0), encoder, folder)
+    (kept,) = (folder / ".embeddings").rglob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-8])
+    take_demonstrations(make_trainer(tmp_path / "second", demonstrations=0), encoder, folder)
+    assert encoder.encoded == 2
+    kept.write_bytes(save({"embeddings": load(kept.read_bytes())["embeddings"]}, metadata={"fingerprint": "another"}))
+    take_demonstrations(make_trainer(tmp_path / "third", demonstrations=0), encoder, folder)
+    assert encoder.encoded == 3
+
+
+def test_a_demonstration_that_failed_is_refused_before_it_is_embedded(
+    trainer: Trainer, encoder: Encoder, folder: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(folder, demonstration(make_episode, 1, outcome=Outcome.ABORTED))
+    intake = take_demonstrations(trainer, encoder, folder)
+    assert "only successes are learned from" in intake.refused["test-000001"]
+    assert encoder.encoded == 0
 
 
 def test_a_label_written_afterwards_reaches_the_replay(
