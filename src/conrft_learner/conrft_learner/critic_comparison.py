@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,13 @@ class Sizes:
     seconds: float
 
 
+class Duration(NamedTuple):
+    """Of an update; its CPU time is what other processes on a busy machine disturb least."""
+
+    wall_s: float
+    cpu_s: float
+
+
 class Comparison:
     """One critic, with its features stored and recomputed; both sides train the same networks on the same losses."""
 
@@ -62,20 +69,23 @@ class Comparison:
         return cases["critic"] | {"cases": cases}
 
     def _case(self, objective: Objective) -> dict[str, float]:
-        stored: list[float] = []
-        recomputed: list[float] = []
+        stored: list[Duration] = []
+        recomputed: list[Duration] = []
         self._update(objective, recompute=False)
         for _ in range(self._sizes.rounds):
-            recomputed.append(_seconds(lambda: self._update(objective, recompute=True)))
+            recomputed.append(_duration(lambda: self._update(objective, recompute=True)))
             end = time.perf_counter() + self._sizes.seconds
             least = len(stored) + LEAST_UPDATES
             while time.perf_counter() < end or len(stored) < least:
-                stored.append(_seconds(lambda: self._update(objective, recompute=False)))
-        fast, slow = statistics.median(stored), statistics.median(recomputed)
+                stored.append(_duration(lambda: self._update(objective, recompute=False)))
+        fast, slow = _median(stored), _median(recomputed)
         return {
-            "updates_per_s": round(1 / fast, 2),
-            "reference_updates_per_s": round(1 / slow, 4),
-            "ratio": round(slow / fast, 1),
+            "updates_per_s": round(1 / fast.wall_s, 2),
+            "reference_updates_per_s": round(1 / slow.wall_s, 4),
+            "ratio": round(slow.wall_s / fast.wall_s, 1),
+            "cpu_s": round(fast.cpu_s, 4),
+            "reference_cpu_s": round(slow.cpu_s, 3),
+            "cpu_ratio": round(slow.cpu_s / fast.cpu_s, 1),
         }
 
     def _update(self, objective: Objective, *, recompute: bool) -> None:
@@ -166,7 +176,11 @@ def _noise(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> Fram
     return rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _duration(action: Callable[[], object]) -> Duration:
+    wall, cpu = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - start
+    return Duration(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _median(durations: list[Duration]) -> Duration:
+    return Duration(statistics.median(d.wall_s for d in durations), statistics.median(d.cpu_s for d in durations))
