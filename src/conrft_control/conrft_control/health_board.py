@@ -16,9 +16,10 @@ class Level(IntEnum):
     STALE = 3
 
 
-def node_of(status_name: str) -> str:
-    """The node that a diagnostic status belongs to: ``/robot/observer: tick`` is ``observer``'s."""
-    return status_name.split(":")[0].strip().split("/")[-1]
+def node_of(status_name: str) -> tuple[str, str]:
+    """Namespace and name of a diagnostic status's node: ``/robot/observer: tick`` is ``("robot", "observer")``'s."""
+    namespace, _, node = status_name.split(":")[0].strip().rpartition("/")
+    return namespace.strip("/"), node
 
 
 # The board's owner comes round fifty times a second; when it did not for so long, nobody could be heard.
@@ -39,9 +40,13 @@ class HealthBoard:
     All times are monotonic wall time: a simulator's clock may stand still.
     """
 
-    def __init__(self, required: Sequence[str], silence_s: float) -> None:
-        """``required``: node names; ``silence_s``: a node that said nothing for so long has died or hangs."""
+    def __init__(self, required: Sequence[str], silence_s: float, namespace: str = "/") -> None:
+        """``required``: node names; ``silence_s``: a node that said nothing for so long has died or hangs.
+
+        ``namespace``: of the robot. Another robot's nodes share /diagnostics, and must not hide that one of these died.
+        """
         self._required = tuple(required)
+        self._namespace = namespace.strip("/")
         self._silence_s = silence_s
         self._reports: dict[str, _Report] = {}
         self._listened_wall_s: float | None = None
@@ -55,9 +60,15 @@ class HealthBoard:
                 report.heard_wall_s += deaf_s
 
     def put(self, status_name: str, level: Level, message: str, wall_s: float, *, own: bool = False) -> None:
-        """One diagnostic status came; ``own``: from a node of this suite. Those of strangers are passed over."""
-        node = node_of(status_name)
+        """One diagnostic status came; ``own``: from a node of this suite, whose name then has its namespace.
+
+        Passed over are strangers that are not required, and nodes of another namespace. diagnostic_updater leaves the
+        namespace out, so a stranger's name without one may be that of a required node.
+        """
+        namespace, node = node_of(status_name)
         if node not in self._required and not own:
+            return
+        if namespace != self._namespace and (own or namespace):
             return
         before = self._reports.get(node)
         bad_since = None

@@ -4,7 +4,19 @@ from conrft_control.health_board import HealthBoard, Level, node_of
 
 
 def test_a_status_belongs_to_the_node_that_its_name_begins_with() -> None:
-    assert node_of("/robot/observer: streams") == node_of("observer") == node_of("robot/observer") == "observer"
+    assert node_of("/robot/observer: streams") == node_of("robot/observer") == ("robot", "observer")
+    assert node_of("observer: streams") == node_of("/observer") == ("", "observer")
+
+
+def test_a_dead_node_is_not_hidden_by_the_same_node_of_another_robot() -> None:
+    board = HealthBoard(["observer", "camera"], silence_s=5, namespace="/left")
+    board.put("left/observer", Level.OK, "", 0, own=True)
+    for name in ("right/observer", "observer", "/left/gripper/observer"):
+        board.put(name, Level.OK, "", 9, own=True)
+    board.put("right/camera", Level.OK, "", 9)
+    assert board.not_ready(10) == ["camera: has not reported yet", "observer: silent for 10.0 s"]
+    board.put("camera: frame rate", Level.OK, "", 10)  # a driver's, by diagnostic_updater
+    assert board.not_ready(10) == ["observer: silent for 10.0 s"]
 
 
 def test_a_node_that_has_not_reported_is_not_ready_but_has_not_failed() -> None:

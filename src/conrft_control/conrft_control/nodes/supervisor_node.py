@@ -140,7 +140,7 @@ class SupervisorNode(Node):
         required = declare(self, "required_nodes", ["observer", "intervention_mux", "commander"], about)
         about = "a required node that says nothing for so long has failed, s of wall time"
         timeout_s = declare(self, "node_timeout", 5.0, about, low=1.5, high=120.0)
-        return HealthBoard([name for name in required if name], timeout_s)
+        return HealthBoard([name for name in required if name], timeout_s, self.get_namespace())
 
     def _declare_button(self, name: str, default: int, about: str) -> int:
         return int(declare(self, f"{name}_button", default, f"{about}; -1: none", low=-1, high=64))
