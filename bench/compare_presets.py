@@ -38,7 +38,7 @@ class Experiment:
         torch.manual_seed(seed)
         self.preset, self.seed, self.task, self.backbone = preset, seed, task, backbone
         head = preset.head_config(task, backbone.embedding_dim)
-        self.trainer = Trainer(preset, head, backbone.fingerprint, task, seed, folder, report=lambda text: None)
+        self.trainer = Trainer(preset, head, backbone.fingerprint, task, seed, folder)
         self.rollout = Rollout(task, simulation, seed)
         self.actor = Actor(backbone, None, task, seed)
         self.began = time.monotonic()

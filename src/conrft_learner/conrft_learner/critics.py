@@ -145,25 +145,14 @@ class LightCritic(nn.Module):
         self,
         embedding_dim: int,
         proprio_dim: int,
-        action_dim: int,
+        make_ensemble: Callable[[int], Ensemble],
         *,
         latent: int = 64,
-        size: int = 2,
-        hidden: int = 256,
-        activation: Activation = "tanh",
-        shared_output: bool = False,
     ) -> None:
-        """See :class:`Ensemble` for the sizes; ``latent`` is the width of the proprioception's layer."""
+        """``make_ensemble`` is given the features' width; ``latent`` is the width of the proprioception's layer."""
         super().__init__()
         self.proprio_encoder = ProprioEncoder(proprio_dim, latent)
-        self.ensemble = Ensemble(
-            embedding_dim + latent,
-            action_dim,
-            size=size,
-            hidden=hidden,
-            activation=activation,
-            shared_output=shared_output,
-        )
+        self.ensemble = make_ensemble(embedding_dim + latent)
 
     def encode(self, states: States) -> Tensor:
         """Features ``(B, D + latent)``."""
@@ -208,28 +197,17 @@ class PaperCritic(nn.Module):
         self,
         cameras: Sequence[str],
         proprio_dim: int,
-        action_dim: int,
+        make_ensemble: Callable[[int], Ensemble],
         *,
         camera_latent: int = 256,
         latent: int = 64,
-        size: int = 2,
-        hidden: int = 256,
-        activation: Activation = "tanh",
-        shared_output: bool = False,
     ) -> None:
         """``cameras`` in the order of their latents; ``camera_latent`` is the width of each; else see LightCritic."""
         super().__init__()
         self.cameras = tuple(cameras)
         self.camera_encoders = nn.ModuleList(CameraEncoder(camera_latent) for _ in self.cameras)
         self.proprio_encoder = ProprioEncoder(proprio_dim, latent)
-        self.ensemble = Ensemble(
-            camera_latent * len(self.cameras) + latent,
-            action_dim,
-            size=size,
-            hidden=hidden,
-            activation=activation,
-            shared_output=shared_output,
-        )
+        self.ensemble = make_ensemble(camera_latent * len(self.cameras) + latent)
 
     def encode(self, states: States) -> Tensor:
         """Features ``(B, cameras * camera_latent + latent)``; the cameras' maps are in ``states.frozen`` by name."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from conrft_learner.critics import LightCritic, PaperCritic, States
+from conrft_learner.critics import Ensemble, LightCritic, PaperCritic, States
 from conrft_learner.presets import Preset
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 
@@ -68,30 +69,18 @@ class InputScaling(nn.Module):
 
 def make_critic(preset: Preset, head_config: HeadConfig, cameras: Sequence[str]) -> LightCritic | PaperCritic:
     """The critic that the preset names."""
-    proprio_dim, action_dim = head_config.proprio_dim, head_config.action_dim
-    latent, size, hidden = preset.proprio_latent, preset.critic_members, preset.critic_hidden
-    activation, shared_output = preset.critic_activation, preset.critic_shared_output
-    if preset.critic == "paper":
-        return PaperCritic(
-            cameras,
-            proprio_dim,
-            action_dim,
-            latent=latent,
-            size=size,
-            hidden=hidden,
-            activation=activation,
-            shared_output=shared_output,
-        )
-    return LightCritic(
-        head_config.embedding_dim,
-        proprio_dim,
-        action_dim,
-        latent=latent,
-        size=size,
-        hidden=hidden,
-        activation=activation,
-        shared_output=shared_output,
+    make_ensemble = partial(
+        Ensemble,
+        action_dim=head_config.action_dim,
+        size=preset.critic_members,
+        hidden=preset.critic_hidden,
+        activation=preset.critic_activation,
+        shared_output=preset.critic_shared_output,
     )
+    proprio_dim, latent = head_config.proprio_dim, preset.proprio_latent
+    if preset.critic == "paper":
+        return PaperCritic(cameras, proprio_dim, make_ensemble, latent=latent)
+    return LightCritic(head_config.embedding_dim, proprio_dim, make_ensemble, latent=latent)
 
 
 def _fold(layer: nn.Linear, columns: slice, mean: Tensor, spread: Tensor) -> None:

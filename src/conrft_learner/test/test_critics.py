@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_members_differ_from_the_start(ensemble: Ensemble) -> None:
 
 
 def test_light_critic_sees_embedding_and_proprioception() -> None:
-    critic = LightCritic(FEATURES, 38, 7, latent=8, hidden=16)
+    critic = LightCritic(FEATURES, 38, partial(Ensemble, action_dim=7, hidden=16), latent=8)
     states = States(embedding=torch.randn(STATES, FEATURES), proprio=torch.randn(STATES, 38))
     features = critic.encode(states)
     assert features.shape == (STATES, FEATURES + 8)
@@ -125,7 +127,7 @@ def slow_values(
 def test_paper_critic_with_official_parameters_has_the_values_of_the_specification() -> None:
     rng = np.random.default_rng(0)
     tree = official_critic_tree(rng)
-    critic = PaperCritic(CAMERAS, 38, 7, shared_output=True)
+    critic = PaperCritic(CAMERAS, 38, partial(Ensemble, action_dim=7, shared_output=True))
     critic.load_flax(tree | {"encoder/encoder_side/pretrained_encoder/conv_init/kernel": np.zeros(1)}, CAMERAS)
     maps = {camera: np.abs(rng.normal(size=(2, 4, 4, 512))).astype(np.float32) for camera in CAMERAS}
     proprio, actions = rng.normal(size=(2, 38)).astype(np.float32), rng.uniform(-1, 1, (2, 7)).astype(np.float32)
@@ -140,11 +142,11 @@ def test_an_official_parameter_that_is_unknown_or_missing_is_named() -> None:
     tree = official_critic_tree(np.random.default_rng(0))
     tree["network/Dense_7/kernel"] = tree.pop("Dense_0/bias")
     with pytest.raises(ValueError, match=r"(?s)ensemble.outputs.0.bias.*network/Dense_7/kernel"):
-        PaperCritic(CAMERAS, 38, 7, shared_output=True).load_flax(tree, CAMERAS)
+        PaperCritic(CAMERAS, 38, partial(Ensemble, action_dim=7, shared_output=True)).load_flax(tree, CAMERAS)
 
 
 def test_every_parameter_of_the_paper_critic_is_trained() -> None:
-    critic = PaperCritic(CAMERAS, 38, 7)
+    critic = PaperCritic(CAMERAS, 38, partial(Ensemble, action_dim=7))
     frozen = {camera: torch.rand(STATES, 512, 16) for camera in CAMERAS}
     states = States(embedding=torch.zeros(STATES, 0), proprio=torch.randn(STATES, 38), frozen=frozen)
     loss = critic.ensemble(critic.encode(states), torch.randn(STATES, 7)).square().sum()
@@ -153,5 +155,5 @@ def test_every_parameter_of_the_paper_critic_is_trained() -> None:
 
 
 def test_paper_critic_has_the_official_size() -> None:
-    networks = (PaperCritic(CAMERAS, 38, 7, shared_output=True), random_resnet10())
+    networks = (PaperCritic(CAMERAS, 38, partial(Ensemble, action_dim=7, shared_output=True)), random_resnet10())
     assert round(sum(p.numel() for network in networks for p in network.parameters()) / 1e6, 2) == 7.57

@@ -111,6 +111,21 @@ class Loader(Protocol):
         """
 
 
+def check_images(images: Images, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raises BackboneError unless each camera in ``sizes`` (H, W) has uint8 images (N, H, W, 3), all equally many."""
+    first = next(iter(sizes))
+    for camera, size in sizes.items():
+        if camera not in images:
+            raise BackboneError(f"no image of camera {camera!r}; cameras given: {sorted(images)}")
+        frames, expected = images[camera], (*size, 3)
+        if frames.shape[1:] != expected or frames.dtype != np.uint8:
+            raise BackboneError(
+                f"camera {camera!r}: image is {frames.shape[1:]} {frames.dtype}, the backbone expects {expected} uint8"
+            )
+        if len(frames) != len(images[first]):
+            raise BackboneError(f"camera {camera!r}: {len(frames)} frames, {first!r} has another number")
+
+
 def models_folder() -> Path:
     """Where the shipped backbones are: beside the sources, or under an installed package's share folder."""
     candidates = [Path(__file__).resolve().parent.parent / "models"]

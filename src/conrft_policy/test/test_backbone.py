@@ -18,14 +18,6 @@ from conrft_policy.octo.config import octo_nano
 TASK = "pick_banana"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def nano() -> Backbone:
     return load_backbone("octo-nano", TASK)
@@ -137,6 +129,11 @@ def test_the_seam_imports_no_architecture() -> None:
     code = "import sys, conrft_policy.backbone; print([m for m in sys.modules if m.startswith('conrft_policy.octo')])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_cameras_of_different_length_are_refused(nano: Backbone, episode) -> None:
+    with pytest.raises(BackboneError, match=r"camera 'wrist': 3 frames, 'side' has another number"):
+        nano.encode_episode({**episode, "wrist": episode["wrist"][:3]})
 
 
 def test_a_wrong_image_size_names_the_camera(nano: Backbone, episode) -> None:

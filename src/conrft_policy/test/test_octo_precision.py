@@ -20,14 +20,6 @@ from conrft_policy.octo.model import OctoTransformer
 TASK = "pick_banana"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def episode() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conrft_policy.backbone import CONFIG_FILE, BackboneError, Embedding, Images
+from conrft_policy.backbone import CONFIG_FILE, BackboneError, Embedding, Images, check_images
 from conrft_policy.instructions import Instruction, InstructionEntry, InstructionError, load_instruction, plain
 from conrft_policy.text_encoder import TextEncoderMissingError
 
-from .config import ImageConfig, OctoConfig, OctoConfigError
+from .config import OctoConfig, OctoConfigError
 from .frozen import FrozenOcto
 from .int8_linear import check_int8
 from .model import OctoTransformer
@@ -160,20 +160,13 @@ class OctoBackbone:
 
     def _tokens(self, images: Images) -> Tensor:
         """Image tokens of (N, H, W, 3) frames, (N, image_tokens, dim)."""
-        frames = {image.name: self._frames(image, images) for image in self._config.images}
-        return self._octo.image_tokens(frames)
-
-    def _frames(self, image: ImageConfig, images: Images) -> Tensor:
-        if image.camera not in images:
-            raise BackboneError(f"no image of camera {image.camera!r}; cameras given: {sorted(images)}")
-        frames = images[image.camera]
-        expected = (image.source_size, image.source_size, 3)
-        if frames.shape[1:] != expected or frames.dtype != np.uint8:
-            raise BackboneError(
-                f"camera {image.camera!r}: image is {frames.shape[1:]} {frames.dtype}, the backbone expects "
-                f"{expected} uint8"
-            )
-        return torch.from_numpy(_writable(frames)).to(self._device)
+        check_images(images, self.image_sizes)
+        return self._octo.image_tokens(
+            {
+                image.name: torch.from_numpy(_writable(images[image.camera])).to(self._device)
+                for image in self._config.images
+            }
+        )
 
 
 class OctoStream:

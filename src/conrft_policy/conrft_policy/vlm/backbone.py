@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conrft_policy.backbone import BackboneError, Embedding, Images
+from conrft_policy.backbone import BackboneError, Embedding, Images, check_images
 
 from .action_token import load_action_token, reader_class
 from .config import RoboVlmConfig, VlmConfig, parse_config, resolve_precision
@@ -114,7 +114,7 @@ class VlmBackbone:
 
     def encode_episode(self, images: Images) -> Embedding:
         """Embed a whole episode: images (T, H, W, 3) uint8 RGB by camera -> (T, D); each frame is read once."""
-        self._check(images)
+        check_images(images, self.image_sizes)
         steps = len(images[self.cameras[0]])
         read = [
             self._read({camera: images[camera][start : start + FRAMES_AT_ONCE] for camera in self.cameras})
@@ -151,19 +151,6 @@ class VlmBackbone:
         """Images (N, H, W, 3) by camera -> (N, width)."""
         return np.asarray(self._reader.read(images).float().cpu().numpy(), dtype=np.float32)
 
-    def _check(self, images: Images) -> None:
-        for camera, size in self.image_sizes.items():
-            if camera not in images:
-                raise BackboneError(f"no image of camera {camera!r}; cameras given: {sorted(images)}")
-            frames = images[camera]
-            if frames.shape[1:] != (*size, 3) or frames.dtype != np.uint8:
-                raise BackboneError(
-                    f"camera {camera!r}: image is {frames.shape[1:]} {frames.dtype}, the backbone expects "
-                    f"{(*size, 3)} uint8"
-                )
-            if len(frames) != len(images[self.cameras[0]]):
-                raise BackboneError(f"camera {camera!r}: {len(frames)} frames, {self.cameras[0]!r} has another number")
-
 
 class VlmStream:
     """The acting path of a ``VlmBackbone``: a tick reads one frame, earlier ones are kept as they were read."""
@@ -179,7 +166,7 @@ class VlmStream:
     def step(self, images: Images) -> Embedding:
         """Embed the next frame: images (H, W, 3) uint8 RGB by camera -> (D,)."""
         frame = {camera: image[None] for camera, image in images.items()}
-        self._backbone._check(frame)
+        check_images(frame, self._backbone.image_sizes)
         newest = self._backbone._read(frame)[0]
         missing = 1 if self._window else self._backbone.history
         self._window.extend([newest] * missing)
