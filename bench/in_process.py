@@ -19,6 +19,7 @@ from conrft_policy.acting import Actor, CannotAct
 from conrft_sim.operator import ScriptedOperator
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
+from conrft_sim.task import task_class
 
 OPERATOR_MODES = {Mode.DEMONSTRATION: "demonstrate", Mode.TRAINING: "intervene", Mode.EVALUATION: "judge"}
 
@@ -39,12 +40,13 @@ class Rollout:
 
     def __post_init__(self) -> None:
         self.reference = ReferencePose(self.task.motion_limits())
+        self.plan = task_class(self.task.name).plan(self.task)
 
     def run(self, mode: Mode, number: int, actor: Actor | None, scene_seed: int | None = None) -> Episode:
         """One episode; its start state is a function of (scene_seed, number)."""
         sim = self.simulation
         sim.reset(self.seed if scene_seed is None else scene_seed, number)
-        operator = ScriptedOperator(OPERATOR_MODES[mode], self.seed)
+        operator = ScriptedOperator(OPERATOR_MODES[mode], self.plan, self.seed)
         operator.reset(number)
         mux = InterventionMux(MuxSettings(policy_expected=actor is not None, lockstep=True))
         self.reference.start(sim.tcp_pose)

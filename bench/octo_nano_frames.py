@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from conrft_data import rotations
 from conrft_data.config import TaskConfig
 from conrft_data.reference_pose import ReferencePose
-from conrft_sim.operator import PickAndPlacePlan, ideal_action
+from conrft_sim.plan import Plan, Servo, ideal_action
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
-from conrft_sim.tasks.pick_banana import PLATE_RADIUS
+from conrft_sim.tasks.pick_banana import PLATE_RADIUS, PickBanana
 
 PHASES = ("reach", "carry", "release", "retreat", "done")
 SIDE_SIZE, WRIST_SIZE = 128, 64  # what octo-nano's stems see, pixels
@@ -76,9 +76,7 @@ def reduce(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return (total // (factor * factor)).astype(np.uint8)
 
 
-def label(
-    scene: SceneSnapshot, plan: PickAndPlacePlan, *, narrow: bool, episode: int, first: bool
-) -> NDArray[np.float32]:
+def label(scene: SceneSnapshot, plan: Plan, *, narrow: bool, episode: int, first: bool) -> NDArray[np.float32]:
     """Everything that LABELS lists for one frame, (LABEL_WIDTH,)."""
     tcp, banana, plate = scene.tcp_pose, scene.objects["banana"], scene.objects["plate"]
     to_hand = rotations.inverse(tcp[3:])
@@ -89,7 +87,7 @@ def label(
         rotations.rotate(to_hand, banana[:3] - tcp[:3]),
         rotations.rotate(to_hand, plate[:3] - tcp[:3]),
         [np.sin(2 * yaw), np.cos(2 * yaw), banana[2], tcp[2], scene.gripper_opening, step.ticks_to_go / 50.0],
-        ideal_action(scene),
+        ideal_action(plan, scene),
         [PHASES.index(step.phase), narrow, episode, first],
     ]
     return np.concatenate(values).astype(np.float32)
@@ -137,7 +135,7 @@ def shuffle(sim: Simulation, rng: np.random.Generator) -> None:
     joint = data.joint("banana")
     before = joint.qpos.copy(), joint.qvel.copy(), data.mocap_pos[mocap].copy()
     tcp = sim.tcp_pose[:3]
-    sim.task.place(data, rng, sim.randomisation)
+    sim.place_objects(rng)
     resting = before[0][2] < 0.03 and np.linalg.norm(before[0][:3] - tcp) > 0.12
     room = np.linalg.norm(joint.qpos[:2] - tcp[:2]) > 0.12 or tcp[2] > 0.12
     if not (resting and room and rng.random() < 0.6):
@@ -156,7 +154,8 @@ def rollout(sim: Simulation, seed: int, episode: int, ticks: int) -> Iterator[tu
     narrow = bool(rng.random() < TASK_SHARE)
     sim.randomisation = "task" if narrow else "wide"
     sim.reset(seed, episode)
-    plan, hand = PickAndPlacePlan(), ClumsyHand(rng)
+    plan, hand = PickBanana.plan(sim.task_config), ClumsyHand(rng)
+    plan.servo = Servo()  # turns with a banana that lies in any direction, even where the commander will not follow
     reference = ReferencePose(sim.task_config.motion_limits())
     reference.start(sim.tcp_pose)
     done = 0
@@ -170,7 +169,7 @@ def rollout(sim: Simulation, seed: int, episode: int, ticks: int) -> Iterator[tu
         done += scene.success
         if done > 4:
             return
-        action = hand.act(ideal_action(scene))
+        action = hand.act(ideal_action(plan, scene))
         gripper = 0.0 if action[6] <= -0.5 else 1.0 if action[6] >= 0.5 else None
         sim.set_target(reference.apply(action, sim.tcp_pose), gripper)
         sim.advance()

@@ -37,7 +37,7 @@ from conrft_policy.octo.attention import structural_mask
 from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE, write_config
 from conrft_policy.octo.config import OctoConfig, octo_nano
 from conrft_policy.octo.model import OctoTransformer, logit_bias
-from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 LENGTH_UNIT = 0.05  # m; positions are learned in this unit, so that 5 mm is a tenth
 REGRESSED = ("banana", "plate", "turn", "height", "opening", "to_go")
@@ -276,7 +276,9 @@ def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) 
     dist.init_process_group("gloo", init_method=f"file://{args.cache}/rendezvous", rank=rank, world_size=args.workers)
     frames = octo_nano_frames.load(args.cache, args.shards)
     rows, test = split(frames)
-    language = torch.from_numpy(load_instruction(args.out / INSTRUCTIONS_FILE, pick_banana.NAME).tokens)[None]
+    language = torch.from_numpy(
+        load_instruction(args.out / INSTRUCTIONS_FILE, PickBanana.default_config().name).tokens
+    )[None]
     config = small_image_config(octo_nano())
     model, heads = OctoTransformer(config), Heads(config)
     random = copy.deepcopy(model)
@@ -303,7 +305,7 @@ def main() -> None:
     """Generate, train, save, measure."""
     args = arguments()
     start = time.perf_counter()
-    task = pick_banana.default_config()
+    task = PickBanana.default_config()
     octo_nano_frames.generate(args.cache, task, seed=args.seed, frames=args.frames, shards=args.shards)
     (args.cache / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(work, (args, start, time.perf_counter() - start), nprocs=args.workers)

@@ -22,9 +22,9 @@ from conrft_data.reference_pose import ReferencePose
 from conrft_policy.backbone import BackboneError, backbone_folder, read_config
 from conrft_policy.octo.backbone import OctoBackbone, open_parts
 from conrft_policy.octo.model import OctoTransformer
-from conrft_sim.operator import ideal_action
+from conrft_sim.plan import ideal_action
 from conrft_sim.simulation import Simulation
-from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 Frame = Mapping[str, NDArray[np.uint8]]
 Embedding = NDArray[np.float32]
@@ -107,7 +107,7 @@ def measure(name: str, frames: list[Frame]) -> dict[str, float]:
     config = read_config(folder)
     if config["architecture"] != "octo":
         raise BackboneError(f"{name}: only an Octo is measured here; see `conrft backbone info {name}`")
-    read, instruction, _ = open_parts(folder, config, pick_banana.default_config().instruction)
+    read, instruction, _ = open_parts(folder, config, PickBanana.default_config().instruction)
     ways = {
         "reference": _Reference(read(), instruction.tokens),
         "fp32": OctoBackbone(read, instruction).stream(),
@@ -122,7 +122,8 @@ def measure(name: str, frames: list[Frame]) -> dict[str, float]:
 
 def rendered_frames(count: int, *, seed: int = 0) -> Iterator[Frame]:
     """Camera images of scripted episodes, one after the other."""
-    task: TaskConfig = pick_banana.default_config()
+    task: TaskConfig = PickBanana.default_config()
+    plan = PickBanana.plan(task)
     with Simulation(task, seed) as sim:
         episode, left = 0, count
         while left:
@@ -135,7 +136,7 @@ def rendered_frames(count: int, *, seed: int = 0) -> Iterator[Frame]:
                 scene = sim.scene()
                 if scene.success:
                     break
-                action = ideal_action(scene)
+                action = ideal_action(plan, scene)
                 gripper = 0.0 if action[6] <= -0.5 else 1.0 if action[6] >= 0.5 else None
                 sim.set_target(reference.apply(action, sim.tcp_pose), gripper)
                 sim.advance()

@@ -1,4 +1,4 @@
-"""The simulation as a Gymnasium environment, ``ConRFT/PickBanana-v0``: one step is one tick, without ROS."""
+"""The simulation as Gymnasium environments, ``ConRFT/PickBanana-v0`` and so on: one step is one tick, without ROS."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from conrft_data.reference_pose import ReferencePose
 from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM, Observation, proprioception
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import TICK, Simulation
-from conrft_sim.tasks import pick_banana
-from conrft_sim.tasks.pick_banana import Randomisation
+from conrft_sim.task import Randomisation, task_class, task_names
 
-ENVIRONMENT_ID = "ConRFT/PickBanana-v0"
 _GRIPPER_DECISION = 0.5  # an action beyond +-0.5 opens or closes, in between the gripper stays
 
 Float32 = NDArray[np.float32]
 StepResult = tuple[dict[str, Any], float, bool, bool, dict[str, Any]]
 
 
-class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
-    """Put the banana on the plate.
+class TaskEnv(gymnasium.Env[dict[str, Any], Float32]):
+    """One task.
 
     Observation: the task's cameras, uint8 RGB (H, W, 3), and ``proprioception`` (19,) float32. Action: (7,) in [-1, 1],
-    translation and rotation in the end-effector frame, gripper -1 closed .. 1 open. ``terminated`` is success by ground
-    truth, with the task's reward; ``truncated`` is its step limit. ``reset(options={"episode": n})`` chooses the start
-    state; otherwise episodes count up from 0, and a new seed begins at 0 again.
+    translation and rotation in the end-effector frame, gripper -1 closed .. 1 open; (6,) for a task in which the
+    gripper stays as it is. ``terminated`` is success by ground truth, with the task's reward; ``truncated`` is its
+    step limit. ``reset(options={"episode": n})`` chooses the start state; otherwise episodes count up from 0, and a
+    new seed begins at 0 again.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / TICK)}  # noqa: RUF012  # as Gymnasium declares it
 
     def __init__(
         self,
-        task: TaskConfig | None = None,
+        task: TaskConfig | str,
         *,
         randomisation: Randomisation = "task",
         render_mode: str | None = None,
     ) -> None:
-        self.task = task or pick_banana.default_config()
+        """``task`` is a configuration, or the name of a task as it is shipped."""
+        self.task = task_class(task).default_config() if isinstance(task, str) else task
         self.render_mode = render_mode
         self.simulation = Simulation(self.task, randomisation=randomisation)
         self._reference = ReferencePose(self.task.motion_limits())
@@ -54,7 +54,7 @@ class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
         }
         state = spaces.Box(-np.inf, np.inf, (PROPRIOCEPTION_DIM,), np.float32)
         self.observation_space = spaces.Dict({**images, "proprioception": state})
-        self.action_space = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.task.action_dim,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -71,9 +71,13 @@ class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
         return self._observe(), {"success": False, "episode": self._episode}
 
     def step(self, action: Float32) -> StepResult:
-        """Executes one action for a tick; raises ValueError when it is not 7 finite numbers."""
-        target = self._reference.apply(action, self.simulation.tcp_pose)
-        gripper = float(action[-1])
+        """Executes one action for a tick; raises ValueError when it is not ``action_dim`` finite numbers."""
+        if np.shape(action) != self.action_space.shape:
+            raise ValueError(f"action must be {self.task.action_dim} finite numbers, got {np.asarray(action).tolist()}")
+        whole = np.zeros(ACTION_DIM)  # a gripper that the task leaves alone is kept
+        whole[: self.task.action_dim] = action
+        target = self._reference.apply(whole, self.simulation.tcp_pose)
+        gripper = float(whole[-1])
         opening = None if abs(gripper) < _GRIPPER_DECISION else float(gripper > 0)
         self.simulation.set_target(target, opening)
         self.simulation.advance()
@@ -113,7 +117,14 @@ class PickBananaEnv(gymnasium.Env[dict[str, Any], Float32]):
         return {**observation.images, "proprioception": proprioception(observation)}
 
 
+def environment_id(task: str) -> str:
+    """The Gymnasium id of a task: ``pick_banana`` is ``ConRFT/PickBanana-v0``."""
+    return f"ConRFT/{''.join(word.capitalize() for word in task.split('_'))}-v0"
+
+
 def register() -> None:
-    """Makes ``gymnasium.make("ConRFT/PickBanana-v0")`` known; harmless when called again."""
-    if ENVIRONMENT_ID not in gymnasium.registry:
-        gymnasium.register(ENVIRONMENT_ID, entry_point="conrft_sim.environment:PickBananaEnv")
+    """Makes every task known to ``gymnasium.make``; harmless when called again."""
+    for name in task_names():
+        if environment_id(name) not in gymnasium.registry:
+            entry_point = "conrft_sim.environment:TaskEnv"
+            gymnasium.register(environment_id(name), entry_point=entry_point, kwargs={"task": name})

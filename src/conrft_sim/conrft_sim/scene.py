@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from conrft_sim import kinematics
 
@@ -58,8 +59,26 @@ _LINK_SHAPES: tuple[tuple[_Capsule, ...], ...] = (
 )
 
 
-def scene_xml(task_bodies: str) -> str:
-    """The whole scene. ``task_bodies`` is MJCF for inside ``worldbody``.
+@dataclass(frozen=True, kw_only=True)
+class TaskScene:
+    """What a task adds to the arm and the table, as MJCF text.
+
+    Attributes:
+        bodies: for inside ``worldbody``; they come after the arm, whose nine joints stay first.
+        sections: further sections of the model, such as ``<equality>``, ``<tendon>``, ``<contact>``.
+        side_camera, side_camera_target: where the side camera stands and what it looks at, base frame, m.
+        side_camera_fovy: its vertical field of view, degrees.
+    """
+
+    bodies: str
+    sections: str = ""
+    side_camera: tuple[float, float, float] = SIDE_CAMERA
+    side_camera_target: tuple[float, float, float] = SIDE_CAMERA_TARGET
+    side_camera_fovy: float = 42
+
+
+def scene_xml(task: TaskScene) -> str:
+    """The whole scene.
 
     Names: joints ``joint1..joint7``, ``finger_left``, ``finger_right``; site ``tcp``; cameras ``side``, ``wrist``;
     actuators like their joints.
@@ -87,8 +106,9 @@ def scene_xml(task_bodies: str) -> str:
   <worldbody>
     {_surroundings()}
     {_arm()}
-    {task_bodies}
-    <camera name="side" mode="fixed" {_pose_of_camera(SIDE_CAMERA, SIDE_CAMERA_TARGET)} fovy="42"/>
+    {task.bodies}
+    <camera name="side" mode="fixed" {_pose_of_camera(task.side_camera, task.side_camera_target)}
+            fovy="{task.side_camera_fovy}"/>
   </worldbody>
   <equality>
     <joint joint1="finger_left" joint2="finger_right" polycoef="0 1 0 0 0" solref="0.005 1"/>
@@ -97,6 +117,7 @@ def scene_xml(task_bodies: str) -> str:
     {motors}
     {fingers}
   </actuator>
+  {task.sections}
 </mujoco>
 """
 

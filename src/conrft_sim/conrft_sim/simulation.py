@@ -13,10 +13,10 @@ from conrft_data import rotations
 from conrft_data.config import TaskConfig
 from conrft_sim import kinematics, scene
 from conrft_sim.impedance_control import CartesianImpedance, ImpedanceGains
+from conrft_sim.looks import Looks
 from conrft_sim.rendering import CameraRenderer
 from conrft_sim.scene_snapshot import SceneSnapshot
-from conrft_sim.tasks import pick_banana
-from conrft_sim.tasks.pick_banana import PickBanana, Randomisation
+from conrft_sim.task import Randomisation, task_class
 
 Float64 = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -28,8 +28,6 @@ _STEPS_OF_A_TICK = round(TICK / (scene.TIMESTEP * scene.CONTROL_SUBSTEPS))
 _GRIPPER_SPEED = 0.1  # of each finger's set-point, m/s: open to closed in four ticks
 _SQUEEZE = 0.008  # how far a closing finger's set-point goes beyond closed, m
 _WRENCH_SMOOTHING = 0.1  # weight of the newest sample at 200 Hz
-
-_TASKS = {pick_banana.NAME: PickBanana}
 
 
 class TargetRefused(ValueError):
@@ -76,15 +74,14 @@ class Simulation:
         randomisation: Randomisation = "task",
         gains: ImpedanceGains | None = None,
     ) -> None:
-        """Builds the scene of ``task`` and resets it to episode 0; raises KeyError for an unknown task."""
-        if task.name not in _TASKS:
-            raise KeyError(f"the simulation has no task {task.name!r}, only {sorted(_TASKS)}")
+        """Builds the scene of ``task`` and resets it to episode 0; raises UnknownTask."""
         self.task_config = task
         self.randomisation: Randomisation = randomisation
-        task_class = _TASKS[task.name]
-        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml(task_class.bodies()))
+        kind = task_class(task.name)
+        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml(kind.scene()))
         self.data = mujoco.MjData(self.model)
-        self.task = task_class(self.model, task.reward)
+        self.task = kind(self.model, task)
+        self._looks = Looks(self.model)
         self._site = self.model.site("tcp").id
         self.reset_pose = np.concatenate([task.reset.position, rotations.from_euler_xyz(task.reset.euler_xyz)])
         self.home = self._inverse_kinematics(self.reset_pose)
@@ -115,16 +112,27 @@ class Simulation:
         self._elapsed_ns += duration_ns
 
     def reset(self, seed: int, episode: int) -> None:
-        """Arm at the reset pose with open gripper, objects at the start state of (``seed``, ``episode``)."""
+        """Arm at the reset pose, gripper and objects at the task's start state of (``seed``, ``episode``)."""
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:7] = self.home
-        self.data.qpos[7:9] = kinematics.FINGER_TRAVEL
-        self.task.place(self.data, np.random.default_rng([seed, episode]), self.randomisation)
+        self.data.qpos[7:9] = self.task.gripper_start * kinematics.FINGER_TRAVEL
+        self.place_objects(np.random.default_rng([seed, episode]))
         mujoco.mj_forward(self.model, self.data)
-        self._finger_goal = self._finger_set_point = kinematics.FINGER_TRAVEL
+        self.set_gripper(self.task.gripper_start)
+        self._finger_set_point = self._finger_goal
         self._wrench = np.zeros(6)
         self.set_target(self.tcp_pose)
         self.data.ctrl[7:9] = self._finger_set_point
+
+    def place_objects(self, rng: np.random.Generator) -> None:
+        """Draws where the task's objects are; start states for pre-training (``wide``) also look different each time.
+
+        The arm is left alone, and positions that follow from the joints are stale until ``mj_forward``.
+        """
+        self._looks.restore()
+        self.task.place(self.data, rng, self.randomisation)
+        if self.randomisation == "wide":
+            self._looks.disturb(rng)
 
     def set_target(self, pose: ArrayLike, gripper_opening: float | None = None) -> None:
         """Target of the impedance controller ``(7,)`` and, unless None, of the gripper (0 closed .. 1 open).
@@ -204,8 +212,7 @@ class Simulation:
 
     def success(self) -> bool:
         """Ground truth of the task."""
-        height = float(self.data.site_xpos[self._site][2])
-        return self.task.success(self.data, tcp_height=height, gripper_opening=self.gripper_opening)
+        return self.task.success(self.data, tcp_pose=self.tcp_pose, gripper_opening=self.gripper_opening)
 
     def scene(self) -> SceneSnapshot:
         """Privileged state, for the scripted operator and the judge only."""

@@ -10,31 +10,35 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from conrft_sim.environment import ENVIRONMENT_ID, PickBananaEnv, register
-from conrft_sim.operator import ideal_action
-from conrft_sim.tasks import pick_banana
+from conrft_sim.environment import TaskEnv, environment_id, register
+from conrft_sim.plan import ideal_action
+from conrft_sim.tasks.pick_banana import PickBanana
+
+TASK = PickBanana.default_config()
 
 
 @pytest.fixture
-def environment() -> Iterator[PickBananaEnv]:
+def environment() -> Iterator[TaskEnv]:
     register()
-    made = gymnasium.make(ENVIRONMENT_ID).unwrapped
-    assert isinstance(made, PickBananaEnv)
+    made = gymnasium.make("ConRFT/PickBanana-v0").unwrapped
+    assert isinstance(made, TaskEnv)
     yield made
     made.close()
 
 
-def test_gymnasium_finds_nothing_to_complain_about(environment: PickBananaEnv) -> None:
+def test_gymnasium_finds_nothing_to_complain_about(environment: TaskEnv) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*infinity.*")  # the proprioception has no bounds
         check_env(environment)
 
 
-def test_success_terminates_with_the_reward_of_success(environment: PickBananaEnv) -> None:
+def test_success_terminates_with_the_reward_of_success(environment: TaskEnv) -> None:
     environment.reset(seed=1)
     for _ in range(60):
-        _, reward, terminated, truncated, info = environment.step(ideal_action(environment.scene()))
+        _, reward, terminated, truncated, info = environment.step(
+            ideal_action(PickBanana.plan(TASK), environment.scene())
+        )
         assert not truncated
         if terminated:
             break
@@ -45,15 +49,15 @@ def test_success_terminates_with_the_reward_of_success(environment: PickBananaEn
 
 
 def test_step_limit_truncates_and_does_not_terminate() -> None:
-    short = pick_banana.default_config().model_copy(update={"max_steps": 5})
-    environment = PickBananaEnv(short)
+    short = TASK.model_copy(update={"max_steps": 5})
+    environment = TaskEnv(short)
     environment.reset(seed=0)
     ends = [environment.step(np.zeros(7, np.float32))[2:4] for _ in range(5)]
     environment.close()
     assert ends == [(False, False)] * 4 + [(False, True)]
 
 
-def test_start_state_depends_on_seed_and_episode_alone(environment: PickBananaEnv) -> None:
+def test_start_state_depends_on_seed_and_episode_alone(environment: TaskEnv) -> None:
     first, _ = environment.reset(seed=4, options={"episode": 9})
     environment.reset(seed=5)
     again, info = environment.reset(seed=4, options={"episode": 9})
@@ -63,7 +67,7 @@ def test_start_state_depends_on_seed_and_episode_alone(environment: PickBananaEn
     assert not np.array_equal(first["side"], other["side"])
 
 
-def test_gripper_keeps_its_state_between_the_thresholds(environment: PickBananaEnv) -> None:
+def test_gripper_keeps_its_state_between_the_thresholds(environment: TaskEnv) -> None:
     environment.reset(seed=0)
     close, keep = np.array([0, 0, 0, 0, 0, 0, -1], np.float32), np.zeros(7, np.float32)
     environment.step(close)

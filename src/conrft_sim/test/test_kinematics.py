@@ -12,7 +12,7 @@ from conrft_sim.tasks.pick_banana import PickBanana
 
 @pytest.fixture(scope="module")
 def model() -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_string(scene.scene_xml(PickBanana.bodies()))
+    return mujoco.MjModel.from_xml_string(scene.scene_xml(PickBanana.scene()))
 
 
 def test_forward_kinematics_of_the_published_ready_posture() -> None:

@@ -9,14 +9,15 @@ import pytest
 
 from conrft_data import rotations
 from conrft_data.reference_pose import ReferencePose
-from conrft_sim.operator import OperatorHabits, OperatorInput, PlanSettings, ScriptedOperator, ideal_action
+from conrft_sim.operator import OperatorHabits, OperatorInput, ScriptedOperator
+from conrft_sim.plan import ideal_action
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
-from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 Policy = Callable[[SceneSnapshot], np.ndarray]
-TASK = pick_banana.default_config()
-PLAN = PlanSettings.for_task(TASK)
+TASK = PickBanana.default_config()
+PLAN = PickBanana.plan(TASK)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,13 @@ def run(simulation: Simulation, policy: Policy, *, steps: int = 100) -> tuple[bo
 
 
 def demonstrator(episode: int) -> Policy:
-    operator = ScriptedOperator("demonstrate", seed=1)
+    operator = ScriptedOperator("demonstrate", PLAN, seed=1)
     operator.reset(episode)
     return lambda scene: action_of(operator.act(scene), scene)
+
+
+def ideal(scene: SceneSnapshot) -> np.ndarray:
+    return ideal_action(PLAN, scene)
 
 
 def test_demonstrations_succeed_at_the_pace_of_a_person(simulation: Simulation) -> None:
@@ -64,7 +69,7 @@ def test_demonstrations_succeed_at_the_pace_of_a_person(simulation: Simulation) 
 
 
 def test_the_success_is_shown_from_everywhere_with_the_button_pressed(simulation: Simulation) -> None:
-    operator = ScriptedOperator("demonstrate", seed=1)
+    operator = ScriptedOperator("demonstrate", PLAN, seed=1)
     operator.reset(1)
     simulation.reset(1, 1)
     assert run(simulation, lambda scene: action_of(operator.act(scene), scene))[0]
@@ -87,7 +92,9 @@ def test_the_success_is_shown_from_everywhere_with_the_button_pressed(simulation
 
 
 def test_the_first_episodes_look_about_without_touching_and_abort(simulation: Simulation) -> None:
-    operator = ScriptedOperator("demonstrate", seed=1, habits=OperatorHabits(negative_episodes=1, look_about_ticks=30))
+    operator = ScriptedOperator(
+        "demonstrate", PLAN, seed=1, habits=OperatorHabits(negative_episodes=1, look_about_ticks=30)
+    )
     operator.reset(1)
     simulation.reset(1, 1)
     banana = simulation.scene().objects["banana"]
@@ -109,7 +116,7 @@ def test_ideal_actions_are_faster_than_the_demonstrator_and_within_bounds(simula
     actions = []
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
-        actions.append(ideal_action(scene))
+        actions.append(ideal_action(PLAN, scene))
         return actions[-1]
 
     simulation.reset(2, 0)
@@ -122,7 +129,7 @@ def test_ideal_actions_are_faster_than_the_demonstrator_and_within_bounds(simula
 
 def test_ideal_action_is_in_the_end_effector_frame(simulation: Simulation) -> None:
     simulation.reset(0, 0)
-    action = ideal_action(simulation.scene())
+    action = ideal_action(PLAN, simulation.scene())
     assert action[2] > 0.3  # down is forward for a tool that points down
     assert action[1] < -0.2  # the banana lies to the left in the base frame, to the right of the turned-over hand
 
@@ -173,17 +180,17 @@ def test_plan_works_from_any_state(simulation: Simulation, disturb: Callable[[Si
     disturb(simulation)
     for _ in range(8):
         simulation.advance()
-    success, _ = run(simulation, lambda scene: ideal_action(scene, PLAN))
+    success, _ = run(simulation, lambda scene: ideal_action(PLAN, scene))
     assert success
 
 
 def test_dropped_banana_is_picked_up_again(simulation: Simulation) -> None:
     simulation.reset(3, 2)
-    run(simulation, ideal_action, steps=19)  # on the way to the plate, banana in the hand
+    run(simulation, ideal, steps=19)  # on the way to the plate, banana in the hand
     assert simulation.scene().objects["banana"][2] > 0.05
     run(simulation, lambda scene: np.array([0, 0, 0, 0, 0, 0, 1.0]), steps=5)
     assert simulation.scene().objects["banana"][2] < 0.03
-    success, _ = run(simulation, ideal_action)
+    success, _ = run(simulation, ideal)
     assert success
 
 
@@ -192,7 +199,7 @@ def test_noise_depends_on_seed_and_episode_alone(simulation: Simulation) -> None
     scene = simulation.scene()
 
     def twists(seed: int, episode: int) -> np.ndarray:
-        operator = ScriptedOperator("demonstrate", seed)
+        operator = ScriptedOperator("demonstrate", PLAN, seed)
         operator.reset(episode)
         return np.array([operator.act(scene).twist for _ in range(5)])
 
@@ -203,18 +210,18 @@ def test_noise_depends_on_seed_and_episode_alone(simulation: Simulation) -> None
 
 def test_operator_lets_a_good_policy_work(simulation: Simulation) -> None:
     simulation.reset(4, 0)
-    operator = ScriptedOperator("intervene")
+    operator = ScriptedOperator("intervene", PLAN)
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
         assert not operator.act(scene).active
-        return ideal_action(scene)
+        return ideal_action(PLAN, scene)
 
     assert run(simulation, policy)[0]
 
 
 def test_operator_takes_over_after_twelve_stalled_ticks(simulation: Simulation) -> None:
     simulation.reset(4, 0)
-    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    operator = ScriptedOperator("intervene", PLAN, habits=OperatorHabits(pause_probability=0.0))
     scene = simulation.scene()
     active = [operator.act(scene).active for _ in range(14)]
     assert active.index(True) == 12
@@ -222,8 +229,8 @@ def test_operator_takes_over_after_twelve_stalled_ticks(simulation: Simulation) 
 
 def test_operator_takes_over_when_the_banana_is_thrown_away(simulation: Simulation) -> None:
     simulation.reset(4, 0)
-    run(simulation, ideal_action, steps=22)
-    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    run(simulation, ideal, steps=22)
+    operator = ScriptedOperator("intervene", PLAN, habits=OperatorHabits(pause_probability=0.0))
     assert not operator.act(simulation.scene()).active
     simulation.data.qpos[9:12] = [0.60, 0.2, 0.017]
     simulation.advance()
@@ -232,7 +239,7 @@ def test_operator_takes_over_when_the_banana_is_thrown_away(simulation: Simulati
 
 def test_a_take_over_ends_after_thirty_ticks_even_without_progress(simulation: Simulation) -> None:
     simulation.reset(4, 0)
-    operator = ScriptedOperator("intervene", habits=OperatorHabits(pause_probability=0.0))
+    operator = ScriptedOperator("intervene", PLAN, habits=OperatorHabits(pause_probability=0.0))
     scene = simulation.scene()
     active = [operator.act(scene).active for _ in range(12 + 30 + 5)]
     assert sum(active) == 30
@@ -242,7 +249,7 @@ def test_a_take_over_ends_after_thirty_ticks_even_without_progress(simulation: S
 def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> None:
     simulation.reset(4, 0)
     steady = OperatorHabits(speed_low=0.8, speed_high=0.8, noise=0.1, pause_probability=0.0)
-    operator = ScriptedOperator("intervene", habits=steady)
+    operator = ScriptedOperator("intervene", PLAN, habits=steady)
     driven = 0
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
@@ -257,7 +264,7 @@ def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> 
 
 def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) -> None:
     simulation.reset(4, 3)
-    operator = ScriptedOperator("intervene")
+    operator = ScriptedOperator("intervene", PLAN)
     driven = 0
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
@@ -266,7 +273,7 @@ def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) ->
         if operator.intervening:
             driven += 1
             return action_of(hand, scene)
-        action = ideal_action(scene)
+        action = ideal_action(PLAN, scene)
         action[6] = min(action[6], 0.0)  # closes, but never opens
         return action
 
@@ -276,14 +283,14 @@ def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) ->
 
 def test_the_judge_never_moves_and_presses_only_at_success(simulation: Simulation) -> None:
     simulation.reset(5, 0)
-    judge = ScriptedOperator("judge")
+    judge = ScriptedOperator("judge", PLAN)
     pressed = []
 
     def policy(scene: SceneSnapshot) -> np.ndarray:
         hand = judge.act(scene)
         assert not hand.active
         pressed.append(hand.success)
-        return ideal_action(scene)
+        return ideal_action(PLAN, scene)
 
     assert run(simulation, policy)[0]
     assert not any(pressed)
@@ -292,4 +299,4 @@ def test_the_judge_never_moves_and_presses_only_at_success(simulation: Simulatio
 
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="dance"):
-        ScriptedOperator("dance")  # type: ignore[arg-type]
+        ScriptedOperator("dance", PLAN)  # type: ignore[arg-type]

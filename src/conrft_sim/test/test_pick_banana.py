@@ -10,13 +10,14 @@ import pytest
 
 from conrft_sim.simulation import Simulation
 from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 REST_HEIGHT = pick_banana.PLATE_THICKNESS + pick_banana.BANANA_RADIUS
 
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    with Simulation(pick_banana.default_config()) as made:
+    with Simulation(PickBanana.default_config()) as made:
         yield made
 
 
@@ -87,10 +88,8 @@ def test_low_hand_is_no_success(simulation: Simulation) -> None:
 
 
 def test_banana_between_the_fingers_on_the_plate_is_no_success(simulation: Simulation) -> None:
-    low_gate = pick_banana.default_config().reward.model_copy(
-        update={"min_tcp_height": 0.0, "min_gripper_opening": 0.0}
-    )
-    config = pick_banana.default_config().model_copy(update={"reward": low_gate})
+    low_gate = PickBanana.default_config().reward.model_copy(update={"min_tcp_height": 0.0, "min_gripper_opening": 0.0})
+    config = PickBanana.default_config().model_copy(update={"reward": low_gate})
     x, y = pick_banana.PLATE_POSITION
     with Simulation(config) as lenient:
         target = [x, y, REST_HEIGHT, 1.0, 0.0, 0.0, 0.0]
@@ -120,7 +119,7 @@ def test_banana_starts_within_three_centimetres_and_uniformly(simulation: Simula
 
 
 def test_plate_stays_in_the_task_and_moves_when_wide() -> None:
-    with Simulation(pick_banana.default_config(), randomisation="wide") as wide:
+    with Simulation(PickBanana.default_config(), randomisation="wide") as wide:
         plates, bananas, images = [], [], []
         for episode in range(30):
             wide.reset(0, episode)

@@ -11,12 +11,12 @@ import pytest
 from conrft_data import rotations
 from conrft_sim import kinematics
 from conrft_sim.simulation import START_NS, Simulation, TargetRefused
-from conrft_sim.tasks import pick_banana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
-    with Simulation(pick_banana.default_config()) as made:
+    with Simulation(PickBanana.default_config()) as made:
         yield made
 
 
@@ -133,7 +133,7 @@ def test_start_state_is_a_function_of_seed_and_episode(simulation: Simulation) -
 
 def test_the_same_targets_give_the_same_motion_and_images_to_the_last_bit() -> None:
     def run() -> tuple[np.ndarray, np.ndarray]:
-        with Simulation(pick_banana.default_config()) as simulation:
+        with Simulation(PickBanana.default_config()) as simulation:
             simulation.reset(5, 2)
             simulation.set_target(moved(simulation.tcp_pose, by=(0.05, 0.1, -0.2)), 0.0)
             advance(simulation, 12)
@@ -181,6 +181,6 @@ def test_a_tick_with_both_images_is_faster_than_real_time(simulation: Simulation
 
 
 def test_an_unknown_task_is_refused_by_name() -> None:
-    config = pick_banana.default_config().model_copy(update={"name": "fold_laundry"})
+    config = PickBanana.default_config().model_copy(update={"name": "fold_laundry"})
     with pytest.raises(KeyError, match="fold_laundry"):
         Simulation(config)

@@ -18,10 +18,10 @@ from conrft_data.conversion import MessageError, episode_status_from_msg, ns_to_
 from conrft_data.node_process import described, diagnostic_array, run
 from conrft_data.types import Mode, Phase
 from conrft_msgs.msg import EpisodeState, SceneState
-from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, PlanSettings, ScriptedOperator
+from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, ScriptedOperator
 from conrft_sim.scene_message import scene_from_msg
 from conrft_sim.scene_snapshot import SceneSnapshot
-from conrft_sim.tasks import pick_banana
+from conrft_sim.task import DEFAULT_TASK, task_class
 
 _MODES: dict[Mode, OperatorMode] = {
     Mode.DEMONSTRATION: "demonstrate",
@@ -40,8 +40,8 @@ class ScriptedOperatorNode(Node):
         super().__init__("scripted_operator")
         self._declare_parameters()
         task_file = self._value("task_file")
-        task = load_config(TaskConfig, Path(task_file)) if task_file else pick_banana.default_config()
-        self._plan = PlanSettings.for_task(task)
+        task = load_config(TaskConfig, Path(task_file)) if task_file else task_class(DEFAULT_TASK).default_config()
+        self._plan = task_class(task.name).plan(task)
         self._operators = {mode: self._make_operator(mode) for mode in self._allowed_modes()}
         self._operator: ScriptedOperator | None = None
         self._episode, self._phase = 0, Phase.RESETTING
@@ -93,7 +93,7 @@ class ScriptedOperatorNode(Node):
     def _make_operator(self, mode: OperatorMode) -> ScriptedOperator:
         names = ("stall_ticks", "min_ticks", "max_ticks", "speed_low", "speed_high", "noise", "negative_episodes")
         habits = OperatorHabits(**{name: self._value(name) for name in names})
-        return ScriptedOperator(mode, self._value("seed"), habits=habits, settings=self._plan)
+        return ScriptedOperator(mode, self._plan, self._value("seed"), habits=habits)
 
     def _connect(self) -> None:
         # As spacenav_node publishes; in lockstep none may be lost.

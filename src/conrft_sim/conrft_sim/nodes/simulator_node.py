@@ -24,7 +24,7 @@ from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.robot_publishers import Outgoing, RobotPublishers
 from conrft_sim.simulation import CONTROL_PERIOD_NS, Simulation, TargetRefused
 from conrft_sim.target_gate import Judgement, TargetGate
-from conrft_sim.tasks import pick_banana
+from conrft_sim.task import DEFAULT_TASK, task_class
 
 _STEP_PERIOD_S = 0.01  # of the real-time loop
 _CATCH_UP_NS = 50_000_000  # at most so much motion in one go; beyond it the scene runs slower than the clock
@@ -51,7 +51,7 @@ class SimulatorNode(Node):
         super().__init__("simulator")
         self._declare_parameters()
         task_file, robot_file = self._value("task_file"), self._value("robot_file")
-        task = load_config(TaskConfig, Path(task_file)) if task_file else pick_banana.default_config()
+        task = load_config(TaskConfig, Path(task_file)) if task_file else task_class(DEFAULT_TASK).default_config()
         self._robot = load_config(RobotConfig, Path(robot_file)) if robot_file else default_robot()
         self._lockstep: bool = self._value("lockstep")
         self._simulation = Simulation(task, self._value("seed"), randomisation=self._value("randomisation"))

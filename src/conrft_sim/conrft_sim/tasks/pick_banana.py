@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import mujoco
 import numpy as np
@@ -11,11 +10,12 @@ from numpy.typing import NDArray
 
 from conrft_data.config import Camera, Reset, RewardConfig, TaskConfig, Workspace
 from conrft_sim import scene
+from conrft_sim.pick_and_place import Grasp, PickAndPlacePlan, Placing
+from conrft_sim.plan import Servo
+from conrft_sim.scene import TaskScene
+from conrft_sim.task import Randomisation, Task
 
 Float64 = NDArray[np.float64]
-Randomisation = Literal["task", "wide"]
-
-NAME = "pick_banana"
 
 BANANA_RADIUS = 0.017  # m
 BANANA_ARC_RADIUS = 0.115  # of its centre line, m
@@ -33,71 +33,57 @@ PLATE_POSITION = (0.50, -0.13)  # m
 WIDE_AREA = ((0.38, 0.62), (-0.20, 0.20))  # plate and banana anywhere in here: x and y range, m
 WIDE_SPREAD = 0.15  # banana within +- this of the middle of its area, m
 
-REST_SPEED = 0.03  # m/s
-REST_SPIN = 0.5  # rad/s
 OPEN_GRIPPER = 0.5  # gate: opening, 0..1 (official code)
 CLEAR_HEIGHT = 0.16  # gate: tool centre point above the table, m (official code)
+LOOK_ABOUT = ((0.35, -0.20, CLEAR_HEIGHT + 0.02), (0.60, 0.20, CLEAR_HEIGHT + 0.14))  # corners of the free box, m
 
 
-def default_config() -> TaskConfig:
-    """The task as it is shipped."""
-    return TaskConfig(
-        name=NAME,
-        instruction="Put the yellow banana on the green plate.",
-        action_dim=7,
-        max_steps=100,
-        demonstrations=20,
-        cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-        reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
-        workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.5),
-        reward=RewardConfig(min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
-    )
+class PickBanana(Task):
+    """The banana and the plate."""
 
+    @classmethod
+    def default_config(cls) -> TaskConfig:
+        """The task as it is shipped."""
+        return TaskConfig(
+            name="pick_banana",
+            instruction="Put the yellow banana on the green plate.",
+            action_dim=7,
+            max_steps=100,
+            demonstrations=20,
+            cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
+            reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
+            workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.5),
+            reward=RewardConfig(min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
+        )
 
-class PickBanana:
-    """Scene, start states and ground truth of the task."""
+    @classmethod
+    def scene(cls) -> TaskScene:
+        """The banana, which can be moved, and the plate, which cannot."""
+        return TaskScene(bodies=_banana() + _plate())
 
-    name = NAME
-    objects = ("banana", "plate")
-
-    @staticmethod
-    def bodies() -> str:
-        """MJCF of the banana and the plate."""
-        return _banana() + _plate()
-
-    def __init__(self, model: mujoco.MjModel, gates: RewardConfig) -> None:
-        """Looks up the task's bodies in the compiled scene; ``gates`` are those of the task's reward."""
-        self._model = model
-        self._gates = gates
-        self._banana = model.body("banana").id
-        self._plate = model.body("plate").id
-        self._plate_mocap = int(model.body_mocapid[self._plate])
-        joint = model.joint("banana")
-        self._qpos, self._dof = int(joint.qposadr[0]), int(joint.dofadr[0])
-        self._body_of_geom = model.geom_bodyid.copy()
-        self._colours = model.geom_rgba.copy()
-        self._cameras = (model.cam_pos.copy(), model.cam_quat.copy())
+    @classmethod
+    def plan(cls, config: TaskConfig) -> PickAndPlacePlan:
+        """Grasp the banana, put it on the plate, leave."""
+        return PickAndPlacePlan(
+            Servo.for_task(config),
+            grasp=Grasp(),
+            placing=Placing(
+                rest=PLATE_THICKNESS + BANANA_RADIUS, retreat=max(config.reward.min_tcp_height, 0.0) + 0.03
+            ),
+            item="banana",
+            place="plate",
+            look_about=LOOK_ABOUT,
+        )
 
     def place(self, data: mujoco.MjData, rng: np.random.Generator, randomisation: Randomisation) -> None:
-        """Draws a start state from ``rng``; ``wide`` also moves the plate and changes colours and cameras."""
-        self._model.geom_rgba[:] = self._colours
-        self._model.cam_pos[:], self._model.cam_quat[:] = self._cameras
+        """Banana within three centimetres, plate fixed; ``wide`` moves and turns both."""
         if randomisation == "wide":
             plate, banana, yaw = _wide_layout(rng)
-            self._disturb_looks(rng)
         else:
             plate, yaw = np.array(PLATE_POSITION), BANANA_YAW
             banana = np.array(BANANA_START) + rng.uniform(-START_SPREAD, START_SPREAD, 2)
-        data.mocap_pos[self._plate_mocap] = [*plate, 0.0]
-        data.qpos[self._qpos : self._qpos + 7] = [
-            *banana,
-            BANANA_RADIUS,
-            math.cos(yaw / 2),
-            0.0,
-            0.0,
-            math.sin(yaw / 2),
-        ]
-        data.qvel[self._dof : self._dof + 6] = 0.0
+        self.set_fixture(data, "plate", [*plate, 0.0])
+        self.set_free_body(data, "banana", [*banana, BANANA_RADIUS], yaw)
 
     def object_poses(self, data: mujoco.MjData) -> dict[str, Float64]:
         """Pose (7,) by name.
@@ -105,47 +91,17 @@ class PickBanana:
         The banana's origin is the middle of its centre line, its x axis the direction of the line there;
         the plate's origin lies on the table.
         """
-        poses = {}
-        for name, body in (("banana", self._banana), ("plate", self._plate)):
-            w, x, y, z = data.xquat[body]
-            poses[name] = np.array([*data.xpos[body], x, y, z, w])
-        return poses
+        return {name: self.body_pose(data, name) for name in ("banana", "plate")}
 
-    def success(self, data: mujoco.MjData, *, tcp_height: float, gripper_opening: float) -> bool:
+    def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Ground truth: the banana rests on the plate, untouched, and the open hand is clear above."""
-        gates_passed = gripper_opening > self._gates.min_gripper_opening and tcp_height > self._gates.min_tcp_height
-        return gates_passed and self.banana_rests_on_plate(data)
+        return self.gates_passed(tcp_pose, gripper_opening) and self._banana_rests_on_plate(data)
 
-    def banana_rests_on_plate(self, data: mujoco.MjData) -> bool:
+    def _banana_rests_on_plate(self, data: mujoco.MjData) -> bool:
         """Whether the plate alone carries the banana, at rest and with its middle inside the rim."""
-        away = data.xpos[self._banana][:2] - data.xpos[self._plate][:2]
-        velocity = data.qvel[self._dof : self._dof + 6]
-        resting = np.linalg.norm(velocity[:3]) < REST_SPEED and np.linalg.norm(velocity[3:]) < REST_SPIN
-        touched = self._bodies_touching_banana(data)
-        return bool(math.hypot(*away) < PLATE_RADIUS and resting and touched == {self._plate})
-
-    def _bodies_touching_banana(self, data: mujoco.MjData) -> set[int]:
-        touching = set()
-        for pair in data.contact.geom[: data.ncon]:
-            first, second = int(self._body_of_geom[pair[0]]), int(self._body_of_geom[pair[1]])
-            if first == self._banana:
-                touching.add(second)
-            elif second == self._banana:
-                touching.add(first)
-        return touching
-
-    def _disturb_looks(self, rng: np.random.Generator) -> None:
-        """Varies colours and the side camera's pose, so that a backbone trained on it cannot rely on them."""
-        rgb = self._colours[:, :3] * rng.uniform(0.8, 1.2, (len(self._colours), 1)) + rng.uniform(
-            -0.06, 0.06, (len(self._colours), 3)
-        )
-        self._model.geom_rgba[:, :3] = np.clip(rgb, 0.0, 1.0)
-        for camera, shift, turn in (("side", 0.03, 0.03), ("wrist", 0.004, 0.03)):
-            index = self._model.camera(camera).id
-            self._model.cam_pos[index] += rng.uniform(-shift, shift, 3)
-            small = np.zeros(4)
-            mujoco.mju_axisAngle2Quat(small, rng.normal(size=3), rng.uniform(0.0, turn))
-            mujoco.mju_mulQuat(self._model.cam_quat[index], self._cameras[1][index], small / np.linalg.norm(small))
+        away = data.body("banana").xpos[:2] - data.body("plate").xpos[:2]
+        inside = math.hypot(*away) < PLATE_RADIUS
+        return inside and self.is_at_rest(data, "banana") and self.touching(data, "banana") == {"plate"}
 
 
 def _wide_layout(rng: np.random.Generator) -> tuple[Float64, Float64, float]:
