@@ -276,9 +276,8 @@ def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) 
     dist.init_process_group("gloo", init_method=f"file://{args.cache}/rendezvous", rank=rank, world_size=args.workers)
     frames = octo_nano_frames.load(args.cache, args.shards)
     rows, test = split(frames)
-    language = torch.from_numpy(
-        load_instruction(args.out / INSTRUCTIONS_FILE, PickBanana.default_config().name).tokens
-    )[None]
+    task = PickBanana.default_config().name
+    language = torch.from_numpy(load_instruction(args.out / INSTRUCTIONS_FILE, task).tokens)[None]
     config = small_image_config(octo_nano())
     model, heads = OctoTransformer(config), Heads(config)
     random = copy.deepcopy(model)

@@ -181,9 +181,8 @@ class ScriptedOperator:
             twist = np.zeros(6)
         press = h.hold_buttons or not self._gripper_settled(wish, scene.gripper_opening)
         twist[:3], twist[3:] = at_most_one(twist[:3]), at_most_one(twist[3:])
-        return OperatorInput(
-            twist=twist, close=press and wish.gripper == "close", open=press and wish.gripper == "open"
-        )
+        close, open_ = (press and wish.gripper == word for word in ("close", "open"))
+        return OperatorInput(twist=twist, close=close, open=open_)
 
     def _gripper_settled(self, wish: PlanStep, opening: float) -> bool:
         """Whether the gripper is where the plan wants it, so that a person would let go of the button."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from conrft_data.config import TaskConfig
 from conrft_sim import tasks
@@ -90,12 +90,12 @@ class Task(ABC):
         w, x, y, z = frame.xquat
         return np.array([*frame.xpos, x, y, z, w])
 
-    def set_free_body(self, data: mujoco.MjData, joint: str, position: Float64, yaw: float = 0.0) -> None:
+    def set_free_body(self, data: mujoco.MjData, joint: str, position: ArrayLike, yaw: float = 0.0) -> None:
         """Puts a body with a free joint at rest at ``position`` (3,), turned by ``yaw`` rad about the vertical."""
-        data.joint(joint).qpos[:] = [*position, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
+        data.joint(joint).qpos[:] = [*np.asarray(position), np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         data.joint(joint).qvel[:] = 0.0
 
-    def set_fixture(self, data: mujoco.MjData, body: str, position: Float64, yaw: float = 0.0) -> None:
+    def set_fixture(self, data: mujoco.MjData, body: str, position: ArrayLike, yaw: float = 0.0) -> None:
         """Puts a mocap body, which nothing moves, at ``position`` (3,), turned by ``yaw`` rad about the vertical."""
         index = int(self.model.body(body).mocapid[0])
         data.mocap_pos[index] = position

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from conrft_sim.environment import TaskEnv, environment_id, register
+from conrft_sim.environment import TaskEnv, register
 from conrft_sim.plan import ideal_action
 from conrft_sim.tasks.pick_banana import PickBanana
 
 TASK = PickBanana.default_config()
+PLAN = PickBanana.plan(TASK)
 
 
 @pytest.fixture
@@ -36,9 +37,7 @@ def test_gymnasium_finds_nothing_to_complain_about(environment: TaskEnv) -> None
 def test_success_terminates_with_the_reward_of_success(environment: TaskEnv) -> None:
     environment.reset(seed=1)
     for _ in range(60):
-        _, reward, terminated, truncated, info = environment.step(
-            ideal_action(PickBanana.plan(TASK), environment.scene())
-        )
+        _, reward, terminated, truncated, info = environment.step(ideal_action(PLAN, environment.scene()))
         assert not truncated
         if terminated:
             break

@@ -92,9 +92,8 @@ def test_the_success_is_shown_from_everywhere_with_the_button_pressed(simulation
 
 
 def test_the_first_episodes_look_about_without_touching_and_abort(simulation: Simulation) -> None:
-    operator = ScriptedOperator(
-        "demonstrate", PLAN, seed=1, habits=OperatorHabits(negative_episodes=1, look_about_ticks=30)
-    )
+    habits = OperatorHabits(negative_episodes=1, look_about_ticks=30)
+    operator = ScriptedOperator("demonstrate", PLAN, seed=1, habits=habits)
     operator.reset(1)
     simulation.reset(1, 1)
     banana = simulation.scene().objects["banana"]
