@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from conrft_data.config import TaskConfig
 from conrft_data.reference_pose import ReferencePose
 from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM, Observation, proprioception
+from conrft_sim.perturbation import Perturbation
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import TICK, Simulation
 from conrft_sim.task import Randomisation, task_class, task_names
@@ -39,12 +40,19 @@ class TaskEnv(gymnasium.Env[dict[str, Any], Float32]):
         task: TaskConfig | str,
         *,
         randomisation: Randomisation = "task",
+        perturbation: str = "none",
         render_mode: str | None = None,
     ) -> None:
-        """``task`` is a configuration, or the name of a task as it is shipped."""
+        """``task`` is a configuration, or the name of a task as it is shipped.
+
+        ``perturbation`` is what ``Perturbation.parse`` reads. Raises UnknownTask, and ValueError for a perturbation
+        that there is not.
+        """
         self.task = task_class(task).default_config() if isinstance(task, str) else task
         self.render_mode = render_mode
-        self.simulation = Simulation(self.task, randomisation=randomisation)
+        self.simulation = Simulation(
+            self.task, randomisation=randomisation, perturbation=Perturbation.parse(perturbation)
+        )
         self._reference = ReferencePose(self.task.motion_limits())
         self._seed, self._episode, self._steps = 0, -1, 0
         self._start_pose = self.simulation.tcp_pose

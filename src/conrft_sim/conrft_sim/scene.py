@@ -13,6 +13,7 @@ from conrft_sim import kinematics
 
 TIMESTEP = 0.005  # s
 CONTROL_SUBSTEPS = 1  # the impedance controller runs at 200 Hz
+ROBOT_DOFS = 9  # seven joints and two fingers come first in the model
 FINGER_STIFFNESS = 1000.0  # N/m
 FINGER_FORCE = 40.0  # N, of each finger
 
@@ -64,7 +65,7 @@ class TaskScene:
     """What a task adds to the arm and the table, as MJCF text.
 
     Attributes:
-        bodies: for inside ``worldbody``; they come after the arm, whose nine joints stay first.
+        bodies: for inside ``worldbody``; they come after the arm, whose joints stay first.
         sections: further sections of the model, such as ``<equality>``, ``<tendon>``, ``<contact>``.
         side_camera, side_camera_target: where the side camera stands and what it looks at, base frame, m.
         side_camera_fovy: its vertical field of view, degrees.

@@ -14,6 +14,7 @@ from conrft_data.config import TaskConfig
 from conrft_sim import kinematics, scene
 from conrft_sim.impedance_control import CartesianImpedance, ImpedanceGains
 from conrft_sim.looks import Looks
+from conrft_sim.perturbation import Perturbation, Perturber
 from conrft_sim.rendering import CameraRenderer
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.task import Randomisation, task_class
@@ -27,6 +28,7 @@ START_NS = 1_000_000_000
 _STEPS_OF_A_TICK = round(TICK / (scene.TIMESTEP * scene.CONTROL_SUBSTEPS))
 _GRIPPER_SPEED = 0.1  # of each finger's set-point, m/s: open to closed in four ticks
 _SQUEEZE = 0.008  # how far a closing finger's set-point goes beyond closed, m
+_PERTURBATION_STREAM = 2  # of random numbers, beside those of the start state and of the operator
 _WRENCH_SMOOTHING = 0.1  # weight of the newest sample at 200 Hz
 
 
@@ -72,16 +74,22 @@ class Simulation:
         seed: int = 0,
         *,
         randomisation: Randomisation = "task",
+        perturbation: Perturbation | None = None,
         gains: ImpedanceGains | None = None,
     ) -> None:
-        """Builds the scene of ``task`` and resets it to episode 0; raises UnknownTask."""
+        """Builds the scene of ``task`` and resets it to episode 0; raises UnknownTask.
+
+        ``perturbation``, for robustness evaluations, leaves the start states of the objects as they are.
+        """
         self.task_config = task
         self.randomisation: Randomisation = randomisation
         kind = task_class(task.name)
-        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml(kind.scene()))
+        self.perturbation = perturbation or Perturbation()
+        self.model = mujoco.MjModel.from_xml_string(scene.scene_xml(self.perturbation.scene(kind.scene())))
         self.data = mujoco.MjData(self.model)
         self.task = kind(self.model, task)
         self._looks = Looks(self.model)
+        self._perturber = Perturber(self.perturbation, self.model, self._looks)
         self._site = self.model.site("tcp").id
         self.reset_pose = np.concatenate([task.reset.position, rotations.from_euler_xyz(task.reset.euler_xyz)])
         self.home = self._inverse_kinematics(self.reset_pose)
@@ -118,6 +126,8 @@ class Simulation:
         self.data.qpos[7:9] = self.task.gripper_start * kinematics.FINGER_TRAVEL
         self.place_objects(np.random.default_rng([seed, episode]))
         mujoco.mj_forward(self.model, self.data)
+        objects = self.task.object_poses(self.data).values()
+        self._perturber.apply(self.data, np.random.default_rng([seed, episode, _PERTURBATION_STREAM]), objects)
         self.set_gripper(self.task.gripper_start)
         self._finger_set_point = self._finger_goal
         self._wrench = np.zeros(6)

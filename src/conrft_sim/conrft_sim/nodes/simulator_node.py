@@ -22,6 +22,7 @@ from conrft_data.conversion import ns_to_stamp, stamp_to_ns
 from conrft_data.node_process import described, diagnostic_array, run
 from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.robot_publishers import Outgoing, RobotPublishers
+from conrft_sim.perturbation import KINDS, Perturbation
 from conrft_sim.simulation import CONTROL_PERIOD_NS, Simulation, TargetRefused
 from conrft_sim.target_gate import Judgement, TargetGate
 from conrft_sim.task import DEFAULT_TASK, task_class
@@ -54,7 +55,12 @@ class SimulatorNode(Node):
         task = load_config(TaskConfig, Path(task_file)) if task_file else task_class(DEFAULT_TASK).default_config()
         self._robot = load_config(RobotConfig, Path(robot_file)) if robot_file else default_robot()
         self._lockstep: bool = self._value("lockstep")
-        self._simulation = Simulation(task, self._value("seed"), randomisation=self._value("randomisation"))
+        self._simulation = Simulation(
+            task,
+            self._value("seed"),
+            randomisation=self._value("randomisation"),
+            perturbation=Perturbation.parse(self._value("perturbation")),
+        )
         self._gate = TargetGate(lockstep=self._lockstep)
         self._ignored: Counter[str] = Counter()
         self._problem, self._ticks, self._rejoining = "", 0, False
@@ -74,8 +80,11 @@ class SimulatorNode(Node):
         declare("robot_file", "", described("YAML file of the robot; empty: the real drivers' topic names"))
         declare("lockstep", True, described("wait for each tick's target_pose; false: follow the wall clock"))
         declare("seed", 0, described("of the start state before the first reset_scene", integers=(0, 2**31 - 1)))
+        declare("randomisation", "task", described("of start states: task, or wide (colours and cameras vary too)"))
         declare(
-            "randomisation", "task", described("of start states: task, or wide (plate, colours and cameras vary too)")
+            "perturbation",
+            "none",
+            described(f"for robustness: none, all, or of {', '.join(KINDS)}, with commas; a strength after a colon"),
         )
         declare("image_rate", 15.0, described("of the cameras in real time, Hz", numbers=(1.0, 60.0)))
         declare("state_rate", 100.0, described("of the robot state in real time, Hz", numbers=(10.0, 200.0)))
