@@ -180,11 +180,14 @@ def load_config(cls: type[ConfigT], path: str | Path) -> ConfigT:
 
 
 def _sentence(item: object) -> str:
-    """One problem found by pydantic, as ``key: what is wrong (got value)``."""
+    """One problem found by pydantic, as ``key: what is wrong (got value)``, or what is wrong between several keys."""
     assert isinstance(item, dict)
-    key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    wrong = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:
+        return str(wrong)
+    key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key}: is not a known key"
     if item["type"] == "missing":
         return f"{key}: is missing"
-    return f"{key}: {item['msg']} (got {item['input']!r})"
+    return f"{key}: {wrong} (got {item['input']!r})"

@@ -151,6 +151,7 @@ class Episode:
         embeddings: ``(T+1, D)`` of the acting policy's backbone, or None.
         embedding_fingerprint: of the backbone that made them; empty without embeddings.
         recorded_outcome: how it ended before relabelling.
+        weights_versions: by step, version of the policy's weights, where a policy proposed.
     """
 
     episode_id: str
@@ -166,6 +167,7 @@ class Episode:
     embeddings: Float32 | None = None
     embedding_fingerprint: str = ""
     recorded_outcome: Outcome = Outcome.NONE
+    weights_versions: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of transitions."""

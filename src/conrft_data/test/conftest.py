@@ -80,6 +80,7 @@ def _make_episode(
         embeddings=rng.normal(size=(final_step + 1, 5)).astype(np.float32),
         embedding_fingerprint="fingerprint",
         recorded_outcome=outcome,
+        weights_versions={k: 10 + k // 3 for k in range(final_step + 1)},
     )
 
 

@@ -1,15 +1,14 @@
 """Checkpoints: folders ``step-NNNNNNNNN``, written beside their place and renamed, verified at load.
 
-safetensors and JSON only, so that reading one can never run code.
+The link ``best`` beside them names one that stays. safetensors and JSON only, so that reading one can never run code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,23 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from conrft_data.durable_files import publish, sync_tree
+
 TENSORS = "state.safetensors"
 STATE = "state.json"
 PREFIX = "step-"
+BEST = "best"
+FOLDER = "checkpoints"  # of a run folder
 
 
 class CheckpointDamaged(ValueError):
     """A checkpoint that cannot be used; the text names it and says why."""
 
 
-def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], *, keep: int) -> Path:
-    """Writes ``folder/step-<step>``, then removes all but the newest ``keep``.
+def write_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], files: Mapping[str, bytes]
+) -> Path:
+    """Writes ``folder/step-<step>``, with further ``files`` by name.
 
     A checkpoint of the same step is replaced. After a crash at any moment, what has its final name is complete.
     """
@@ -43,16 +48,29 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
         "state_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "state": text,
     }
-    _write(temporary / TENSORS, data)
-    _write(temporary / STATE, json.dumps(envelope).encode())
-    _sync_folder(temporary)
+    for name, content in {**files, TENSORS: data, STATE: json.dumps(envelope).encode()}.items():
+        (temporary / name).write_bytes(content)
+    sync_tree(temporary)
     if final.exists():
         shutil.rmtree(final)
-    temporary.rename(final)
-    _sync_folder(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    publish(temporary, final)
     return final
+
+
+def mark_best(checkpoint: Path) -> None:
+    """Lets the link ``best`` beside a checkpoint name it, in place of another."""
+    temporary = checkpoint.parent / f".tmp-{BEST}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(checkpoint.name)
+    publish(temporary, checkpoint.parent / BEST)
+
+
+def remove_old(folder: Path, *, keep: int) -> None:
+    """Removes all checkpoints but the newest ``keep`` and the best."""
+    best = folder / BEST
+    for old in checkpoints(folder)[:-keep]:
+        if not (best.exists() and best.samefile(old)):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -86,16 +104,12 @@ def read_newest(folder: Path, report: Callable[[str], None]) -> tuple[Path, dict
     return None
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def read_chosen(path: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint ``path``, or the newest whole one of the run folder ``path``; None when there is none.
 
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    Raises:
+        CheckpointDamaged: ``path`` is a checkpoint and damaged; nobody asked for another.
+    """
+    if (path / STATE).is_file():
+        return path, *read_checkpoint(path)
+    return read_newest(path / FOLDER, report)

@@ -24,7 +24,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     offline.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     offline.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: torch's choice")
-    offline.add_argument("--tensorboard", action="store_true", help="write TensorBoard files too")
+    offline.add_argument(
+        "--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write TensorBoard files too"
+    )
+    offline.add_argument(
+        "--wandb", default="", metavar="PROJECT", help="show the figures in this project of Weights & Biases too"
+    )
     offline.set_defaults(run=run_offline)
 
 
@@ -49,6 +54,7 @@ def run_offline(args: argparse.Namespace) -> int:
             resnet_weights=args.resnet_weights,
             device=args.device,
             tensorboard=args.tensorboard,
+            wandb_project=args.wandb,
         )
     except ValueError as error:
         print(f"conrft train offline: {error}", file=sys.stderr)

@@ -1,27 +1,46 @@
-"""Figures of a run: one JSON object a line in ``metrics.jsonl``, and TensorBoard where it is installed."""
+"""Figures of a run: one JSON object a line in ``metrics.jsonl``, and wherever else they are to be seen."""
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conrft_learner.figure_sinks import FigureSink
 from conrft_learner.objectives import Figures
 
 
 class FigureLog:
-    """Averages figures over a window of updates and writes them down."""
+    """Averages figures over a window of updates and writes them down.
 
-    def __init__(self, folder: Path, *, every: int, tensorboard: bool = True) -> None:
-        """Appends to ``folder/metrics.jsonl``, one line every ``every`` updates."""
+    Attributes:
+        latest: means over the last full window.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        sinks: Sequence[FigureSink] = (),
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """Appends to ``folder/metrics.jsonl``, one line every ``every`` updates.
+
+        ``sinks`` are given every line too, and are closed with this; ``report`` is told when one of them fails.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         self._every = every
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._updates = 0
-        self._board = _summary_writer(folder / "tensorboard") if tensorboard else None
+        self._sinks = list(sinks)
+        self._report = report
+        self.latest: Figures = {}
 
     def add(self, stage: str, step: int, figures: Figures) -> None:
         """Takes the figures of one update; writes their means when the window is full."""
@@ -30,21 +49,17 @@ class FigureLog:
             self._counts[name] = self._counts.get(name, 0) + 1
         self._updates += 1
         if self._updates >= self._every:
-            self.write(stage, step, self.means())
+            means = {name: total / self._counts[name] for name, total in self._sums.items()}
+            self.write(stage, step, means)
+            self.latest = means
             self._sums, self._counts, self._updates = {}, {}, 0
 
-    def means(self) -> Figures:
-        """Means over the window so far."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
-
-    def write(self, stage: str, step: int, figures: Mapping[str, Any]) -> None:
-        """Writes one line at once."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
-        if self._board is not None:
-            for name, value in figures.items():
-                if isinstance(value, (int, float)):
-                    self._board.add_scalar(f"{stage}/{name}", float(value), step)
+    def write(self, stage: str, step: int, figures: Mapping[str, Any], *, shown: bool = True) -> None:
+        """Writes one line at once; ``shown``: to the sinks too, what of it is a number."""
+        self._append(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
+        if shown:
+            numbers = {name: float(value) for name, value in figures.items() if isinstance(value, (int, float))}
+            self._show(stage, step, numbers)
 
     def position(self) -> dict[str, Any]:
         """Where the file ends and what the window holds, for a checkpoint."""
@@ -63,14 +78,27 @@ class FigureLog:
         )
 
     def close(self) -> None:
-        """Closes TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
+        """Closes the sinks."""
+        for sink in self._sinks:
+            sink.close()
+        self._sinks = []
 
+    def _append(self, line: str) -> None:
+        """All of the line or nothing of it: a full disk must not leave half a line in front of the next."""
+        data = line.encode()
+        with self._path.open("ab", buffering=0) as file:
+            begin = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            except OSError:
+                file.truncate(begin)
+                raise
 
-def _summary_writer(folder: Path) -> Any | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))
+    def _show(self, stage: str, step: int, figures: Figures) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                sink.add(stage, step, figures)
+            except Exception as error:  # whatever it is: it must not stop the training
+                self._sinks.remove(sink)
+                self._report(f"{sink.name} gets no more figures: {error}")

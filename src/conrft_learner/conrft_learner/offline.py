@@ -6,16 +6,20 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from conrft_data.config import TaskConfig, load_config
 from conrft_learner.data_parallel import join
+from conrft_learner.figure_sinks import FigureSink, open_sinks
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
+from conrft_learner.progress import offline_line
 from conrft_learner.trainer import Trainer
 from conrft_policy.backbone import load_backbone
 
 PROGRESS_PERIOD_S = 2.0
+QUIET_S = 30.0  # between lines where they cannot be rewritten
 
 
 def train_offline(
@@ -29,6 +33,7 @@ def train_offline(
     resnet_weights: str | None,
     device: str,
     tensorboard: bool,
+    wandb_project: str = "",
 ) -> int:
     """Runs the offline stage, or the rest of it where ``out`` holds an unfinished one; returns the exit code.
 
@@ -42,6 +47,10 @@ def train_offline(
     task, preset = load_config(TaskConfig, task_file), load_preset(preset_file, resnet_weights)
     encoder = load_backbone(backbone, task.instruction, device=device)
     parallel = join(device)
+    sinks: list[FigureSink] = []
+    if parallel.rank == 0:
+        config = run_config(preset, task, encoder.fingerprint, seed)
+        sinks = open_sinks(out, tensorboard=tensorboard, wandb_project=wandb_project, config=config)
     trainer = Trainer(
         preset,
         preset.head_config(task, encoder.embedding_dim),
@@ -50,7 +59,7 @@ def train_offline(
         seed,
         out,
         device=device,
-        tensorboard=tensorboard and parallel.rank == 0,
+        sinks=sinks,
         report=print if parallel.rank == 0 else lambda sentence: None,
         parallel=parallel,
     )
@@ -58,9 +67,11 @@ def train_offline(
         trainer.report(f"goes on at update {trainer.offline_step}")
     intake = EpisodeIntake(trainer, encoder, demos, None)
     _ingest(trainer, intake, demos)
-    trainer.offline(_Progress() if trainer.first else None)
-    trainer.save()
-    trainer.log.close()
+    try:
+        trainer.offline(_Progress(trainer.offline_step) if trainer.first else None)
+        trainer.save()
+    finally:
+        trainer.log.close()
     if trainer.first:
         _write_summary(trainer, intake, time.monotonic() - started)
     return 0
@@ -70,6 +81,16 @@ def load_preset(file: Path | str, resnet_weights: str | None) -> Preset:
     """A preset, its image encoder's weights replaced where others are named; ConfigError when it is wrong."""
     preset = load_config(Preset, file)
     return preset.model_copy(update={"resnet_weights": resnet_weights}) if resnet_weights else preset
+
+
+def run_config(preset: Preset, task: TaskConfig, backbone_fingerprint: str, seed: int) -> dict[str, Any]:
+    """What a run is made with, for who shows its figures."""
+    return {
+        "preset": preset.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "backbone": backbone_fingerprint,
+        "seed": seed,
+    }
 
 
 def _ingest(trainer: Trainer, intake: EpisodeIntake, demos: Path) -> None:
@@ -98,23 +119,26 @@ def _write_summary(trainer: Trainer, intake: EpisodeIntake, wall_s: float) -> No
 
 
 class _Progress:
-    """One line that is rewritten every two seconds."""
+    """One line that is rewritten every two seconds; elsewhere than on a terminal a line now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_step: int) -> None:
+        """``first_step``: updates that an earlier process did."""
+        self._first = first_step
         self._started = self._last = time.monotonic()
+        self._period = PROGRESS_PERIOD_S if sys.stdout.isatty() else QUIET_S
 
     def __call__(self, step: int, total: int, figures: Figures) -> None:
         now = time.monotonic()
-        if now - self._last < PROGRESS_PERIOD_S and step < total:
+        if now - self._last < self._period and step < total:
             return
         self._last = now
-        shown = [f"{name} {figures[name]:.3f}" for name in ("bc_loss", "td_loss", "q_data") if name in figures]
-        _progress(f"offline  {step}/{total}  {'  '.join(shown)}  {now - self._started:.0f} s", last=step == total)
+        rate = (step - self._first) / max(now - self._started, 1e-9)
+        _progress(offline_line(step, total, rate, figures), last=step == total, always=True)
 
 
-def _progress(line: str, *, last: bool) -> None:
-    """Rewrites the line on a terminal; elsewhere only the last one is printed."""
+def _progress(line: str, *, last: bool, always: bool = False) -> None:
+    """Rewrites the line on a terminal; elsewhere only the last one is printed, or all where they ``always`` are."""
     if sys.stdout.isatty():
         print(f"\r\x1b[K{line}", end="\n" if last else "", flush=True)
-    elif last:
+    elif last or always:
         print(line, flush=True)

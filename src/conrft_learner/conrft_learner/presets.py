@@ -161,7 +161,15 @@ class Preset(Config):
         default=50, ge=1, le=1_000_000, description="updates between publications of weights, unless in lockstep"
     )
     checkpoint_every: int = Field(default=500, ge=1, le=10_000_000, description="updates between checkpoints")
-    keep_checkpoints: int = Field(default=3, ge=1, le=10_000, description="newest checkpoints that are kept")
+    keep_checkpoints: int = Field(
+        default=3, ge=1, le=10_000, description="newest checkpoints that are kept, beside the best"
+    )
+    best_episodes: int = Field(
+        default=20,
+        ge=1,
+        le=1000,
+        description="newest online episodes whose successes without a take-over decide which checkpoint is the best",
+    )
     log_every: int = Field(default=50, ge=1, le=1_000_000, description="updates between lines of figures")
 
     @model_validator(mode="after")

@@ -145,6 +145,7 @@ class Replay:
         self._check_layout()
         self._store = {name: self._map(name, shape, dtype) for name, (shape, dtype) in self._fields.items()}
         self._episodes: dict[str, StoredEpisode] = {}
+        self._places: dict[str, int] = {}  # in order: first frames of the episodes that were there at a checkpoint
         self._pools: dict[Pool, Indices] | None = None
         self._left = np.zeros(capacity, dtype=np.int32)  # transitions from a frame to its episode's end
         self._scratch: dict[str, Array] = {}
@@ -158,6 +159,11 @@ class Replay:
     def episode_ids(self) -> list[str]:
         """Stored episodes in the order of their ingestion."""
         return list(self._episodes)
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Stored episodes in the order of their ingestion, each with its first frame."""
+        return [(name, stored.start) for name, stored in self._episodes.items()]
 
     def count(self, pool: Pool) -> int:
         """Transitions that can be drawn from a pool. Interventions are in both."""
@@ -176,7 +182,9 @@ class Replay:
         """
         if episode.episode_id in self:
             return
-        start = self._make_room(len(episode) + 1)
+        start = self._old_place(episode)
+        known = start is not None
+        start = self._make_room(len(episode) + 1) if start is None else start
         self._reserve(start, len(episode) + 1)
         rows = slice(start, start + len(episode) + 1)
         transitions = slice(start, start + len(episode))
@@ -194,6 +202,8 @@ class Replay:
         stored = StoredEpisode(episode.episode_id, start, len(episode), episode.demonstration, 0)
         stored.checksum = self._checksum(stored)
         self._episodes[episode.episode_id] = stored
+        if known:
+            self._restore_order()
         self._pools = None
         self._save_episodes()
 
@@ -211,13 +221,18 @@ class Replay:
         stored = self._episodes[episode_id]
         return bool(self._store["terminated"][stored.start + stored.length - 1])
 
-    def keep_only(self, episode_ids: list[str]) -> list[str]:
-        """Drops every other episode, orders the rest as given, and returns those that are missing here."""
-        present = {name: self._episodes[name] for name in episode_ids if name in self}
-        self._episodes = present
+    def go_back(self, places: list[tuple[str, int]]) -> list[str]:
+        """Goes back to the episodes that :attr:`places` told of; returns those that are not there any more.
+
+        Every other episode is dropped. One that is not there gets its place back when it is added again.
+        """
+        self._places = dict(places)
+        self._episodes = {
+            name: self._episodes[name] for name, start in places if name in self and self._episodes[name].start == start
+        }
         self._pools = None
         self._save_episodes()
-        return [name for name in episode_ids if name not in present]
+        return [name for name, _ in places if name not in self]
 
     def batch(self, size: int) -> Batch:
         """An empty batch of ``size`` rows for :meth:`gather`."""
@@ -397,6 +412,18 @@ class Replay:
         self._store["terminated"][rows] = labels.terminated
         self._store["mc_return"][rows] = labels.returns
         self._store["bound"][rows] = labels.bounds
+
+    def _old_place(self, episode: EpisodeFrames) -> int | None:
+        """Where the episode lay at the checkpoint that was gone back to; None where it was not, or that is taken."""
+        start = self._places.get(episode.episode_id)
+        if start is None or any(e.start <= start + len(episode) and start < e.end for e in self._episodes.values()):
+            return None
+        return start
+
+    def _restore_order(self) -> None:
+        """The episodes of the checkpoint come first, in their order: draws depend on it."""
+        rank = {name: number for number, name in enumerate(self._places)}
+        self._episodes = dict(sorted(self._episodes.items(), key=lambda item: rank.get(item[0], len(rank))))
 
     def _make_room(self, frames: int) -> int:
         """First frame of a free piece; the oldest online episodes go until there is one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +12,17 @@ import torch
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
+from conrft_learner import checkpoints
 from conrft_learner.agent import CalConRFT, HilConRFT
 from conrft_learner.batch_stream import BatchStream
-from conrft_learner.checkpoints import read_newest, write_checkpoint
 from conrft_learner.data_parallel import DataParallel
 from conrft_learner.figure_log import FigureLog
+from conrft_learner.figure_sinks import FigureSink
 from conrft_learner.image_features import MAP_SHAPE, MAP_TYPE, ImageFeatures, load_image_features
 from conrft_learner.networks import Networks
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
+from conrft_learner.recent_episodes import EpisodeRecord, RecentEpisodes
 from conrft_learner.replay import Batch, FrameField, Replay
 from conrft_learner.transitions import frames_from_episode, labels
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
@@ -28,10 +30,17 @@ from conrft_policy.policy_weights import POLICY_FILE, PolicyWeights, architectur
 from conrft_policy.policy_weights import save as save_weights
 
 Progress = Callable[[int, int, Figures], None]
+# None of these changes a loss: a run may go on with other values.
+NOT_OF_THE_RUN = {"description", "resnet_weights", "prefetch_batches", "publish_every", "log_every"}
+NOT_OF_THE_RUN |= {"checkpoint_every", "keep_checkpoints", "best_episodes"}
 
 
 class EpisodeRefused(ValueError):
     """An episode that must not be learned from; the text says why."""
+
+
+class TrainingDiverged(ValueError):
+    """A loss is not finite; the text names it. Nothing of it was saved."""
 
 
 class Trainer:
@@ -48,6 +57,8 @@ class Trainer:
         journal: names of all ingested episodes, in order.
         lost: those of them whose frames did not survive a crash; ingesting one again counts for nothing else.
         owed: online updates that the ingested transitions are worth, a fraction included.
+        recent: figures of the newest training episodes.
+        best: their highest share of successes without a take-over at a checkpoint; the link ``best`` names it.
     """
 
     def __init__(
@@ -60,7 +71,7 @@ class Trainer:
         run_dir: Path | str,
         *,
         device: torch.device | str = "cpu",
-        tensorboard: bool = False,
+        sinks: Sequence[FigureSink] = (),
         report: Callable[[str], None] = print,
         parallel: DataParallel | None = None,
     ) -> None:
@@ -74,7 +85,7 @@ class Trainer:
             seed: of everything random.
             run_dir: replay, checkpoints and figures are kept there.
             device: of the networks.
-            tensorboard: whether to write TensorBoard files too.
+            sinks: where figures are shown beside ``metrics.jsonl``.
             report: takes a sentence for a person.
             parallel: this process's place among several that train together; only the first one writes checkpoints
                 and figures.
@@ -98,7 +109,7 @@ class Trainer:
         self.offline_stage = CalConRFT(*stages)
         self.online_stage = HilConRFT(*stages)
         self.replay = self._open_replay()
-        self.log = FigureLog(self.own_dir, every=preset.log_every, tensorboard=tensorboard)
+        self.log = FigureLog(self.own_dir, every=preset.log_every, sinks=sinks, report=report)
         self.journal: list[str] = []
         self.lost: set[str] = set()
         self.offline_step = 0
@@ -106,6 +117,8 @@ class Trainer:
         self.online_episodes = 0
         self.last_online_episode = ""
         self.owed = 0.0
+        self.recent = RecentEpisodes(preset.best_episodes)
+        self.best = 0.0
         self._scaled = not preset.scale_inputs
         self._saved = self._progress()
         self._buffers: dict[str, list[Batch]] = {}
@@ -158,13 +171,13 @@ class Trainer:
             return False
         if episode.episode_id not in self.replay:
             self._store(episode, embeddings)
+        self._log_episode(episode)  # first: where the disk refuses, all of this is done once more
         self.journal.append(episode.episode_id)
         if episode.mode is Mode.TRAINING:
             self.online_episodes += 1
             self.last_online_episode = episode.episode_id
             if self.replay.count("online") >= self.preset.training_starts:
                 self.owed += len(episode) * self.preset.updates_per_tick
-        self.log.write("episodes", self.updates, self._episode_figures(episode))
         return True
 
     def relabel(self, episode_id: str, outcome: Outcome) -> bool:
@@ -181,6 +194,9 @@ class Trainer:
             drop_rescued=self.preset.drop_rescued_returns,
         )
         self.replay.relabel(episode_id, fresh)
+        self.recent.relabel(episode_id, outcome is Outcome.SUCCESS)
+        about = {"episode_id": episode_id, "success": int(outcome is Outcome.SUCCESS)}
+        self.log.write("relabelled", self.updates, about, shown=False)
         return True
 
     def offline(self, progress: Progress | None = None, *, steps: int | None = None) -> None:
@@ -221,10 +237,17 @@ class Trainer:
         self.replay.flush()
         if not self.first:
             return self.run_dir
-        save_weights(self.acting_weights(), self.run_dir / POLICY_FILE)
+        weights = self.acting_weights()
+        save_weights(weights, self.run_dir / POLICY_FILE)
+        score = self.recent.autonomous_success
+        best = score is not None and score >= self.best
+        self.best = score if score is not None and best else self.best
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
-        folder = self.run_dir / "checkpoints"
-        path = write_checkpoint(folder, self.updates, tensors, self._state(), keep=self.preset.keep_checkpoints)
+        folder = self.run_dir / checkpoints.FOLDER
+        path = checkpoints.write_checkpoint(folder, self.updates, tensors, self._state(), {POLICY_FILE: weights.data})
+        if best:
+            checkpoints.mark_best(path)
+        checkpoints.remove_old(folder, keep=self.preset.keep_checkpoints)
         self._saved = self._progress()
         return path
 
@@ -234,7 +257,7 @@ class Trainer:
         Raises:
             ValueError: the checkpoint was made with another preset, task, backbone or seed.
         """
-        found = read_newest(self.run_dir / "checkpoints", self.report)
+        found = checkpoints.read_newest(self.run_dir / checkpoints.FOLDER, self.report)
         if found is None:
             return False
         path, tensors, state = found
@@ -249,25 +272,29 @@ class Trainer:
         self.offline_step, self.online_updates = state["offline_step"], state["online_updates"]
         self.online_episodes, self.owed, self._scaled = state["online_episodes"], state["owed"], state["scaled"]
         self.last_online_episode = state["last_online_episode"]
+        self.recent.load(state["recent"])
+        self.best = state["best"]
         self.log.rewind(state["log"])
         self.journal = state["journal"]
-        self.lost = set(self.replay.keep_only(state["replay"])) | set(state["lost"])
+        self.lost = set(self.replay.go_back([(name, start) for name, start in state["replay"]])) | set(state["lost"])
         for name in sorted(self.lost):
             self.report(f"the replay has lost episode {name}: it is read again from its bag")
         self._saved = self._progress()
         return True
 
-    def start_from(self, run_dir: Path | str) -> None:
-        """Begins the online stage with the networks of another run's newest checkpoint, and with this run's own seed.
+    def start_from(self, checkpoint: Path | str) -> None:
+        """Begins the online stage with the networks of a checkpoint, and with this run's own seed.
+
+        ``checkpoint`` is its folder, or that of another run, whose newest is taken.
 
         Episodes are not taken over: they are ingested again.
 
         Raises:
             ValueError: there is no whole checkpoint, or it is of another task, architecture or backbone.
         """
-        found = read_newest(Path(run_dir) / "checkpoints", self.report)
+        found = checkpoints.read_chosen(Path(checkpoint), self.report)
         if found is None:
-            raise ValueError(f"{run_dir} holds no whole checkpoint to start from")
+            raise ValueError(f"{checkpoint} holds no whole checkpoint to start from")
         path, tensors, state = found
         for name in ("task", "fingerprint"):
             if state["identity"][name] != self._identity()[name]:
@@ -290,7 +317,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         # Where the encoder's weights lie does not matter: the features have a fingerprint.
         return {
-            "preset": self.preset.model_dump(mode="json", exclude={"resnet_weights", "prefetch_batches"}),
+            "preset": self.preset.model_dump(mode="json", exclude=NOT_OF_THE_RUN),
             "image_features": self.image_features.fingerprint if self.image_features else "",
             "task": self.task.name,
             "fingerprint": self.fingerprint,
@@ -309,8 +336,10 @@ class Trainer:
             "rng": self.rng.bit_generator.state,
             "journal": self.journal,
             "lost": sorted(self.lost),
-            "replay": self.replay.episode_ids,
+            "replay": self.replay.places,
             "log": self.log.position(),
+            "recent": self.recent.state(),
+            "best": self.best,
         }
 
     def _store(self, episode: Episode, embeddings: Float32 | None) -> None:
@@ -347,16 +376,14 @@ class Trainer:
         right = episode.embeddings is not None and episode.embedding_fingerprint == self.backbone_fingerprint
         return episode.embeddings if right else None
 
-    def _episode_figures(self, episode: Episode) -> dict[str, Any]:
-        interventions = self.replay.interventions(episode.episode_id)
-        return {
-            "episode_id": episode.episode_id,
-            "mode": episode.mode.name.lower(),
-            "success": int(episode.outcome is Outcome.SUCCESS),
-            "length": len(episode),
-            "operator_steps": int(interventions.sum()),
-            "take_overs": int((interventions & ~np.concatenate([[False], interventions[:-1]])).sum()),
-        }
+    def _log_episode(self, episode: Episode) -> None:
+        online = episode.mode is Mode.TRAINING
+        record = EpisodeRecord.of(episode, self.replay.interventions(episode.episode_id), self.updates)
+        figures = {"mode": episode.mode.name.lower()} | record.figures()
+        if online:
+            self.recent.add(record)
+            figures |= self.recent.figures()
+        self.log.write("episodes", self.updates, figures, shown=online)
 
     def _offline_batches(self, step: int) -> int:
         """Batches that an offline update takes."""
@@ -372,6 +399,7 @@ class Trainer:
             stage.update(stage.transitions(stream.next()), objective.critic_only())
         figures |= stage.update(stage.transitions(stream.next()), objective)
         self.offline_step += 1
+        self._check_finite("offline", figures)
         return figures
 
     def _online_update(self, stream: BatchStream) -> Figures:
@@ -384,7 +412,13 @@ class Trainer:
             stage.update(stage.transitions(stream.next()), objective.critic_only())
         figures = stage.update(stage.transitions(stream.next()), objective)
         self.online_updates += 1
+        self._check_finite("online", figures)
         return figures
+
+    def _check_finite(self, stage: str, figures: Figures) -> None:
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise TrainingDiverged(f"{stage} training diverged at update {self.updates}: {name} is {value}")
 
     def _stream(self, stage: Literal["offline", "online"], count: int) -> BatchStream:
         """The next ``count`` batches of a stage."""

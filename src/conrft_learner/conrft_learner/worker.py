@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conrft_learner.intake import EpisodeIntake
+from conrft_learner.pace import Pace, needed_updates_per_s
 from conrft_learner.trainer import Trainer
 from conrft_policy.policy_weights import PolicyWeights
 
@@ -58,12 +59,15 @@ class LearningWorker:
         self._labels_checked = -LABEL_PERIOD_S
         self.doing = "starts"
         self.problem = ""
+        self.pace = Pace()
+        self.backlog = 0
 
     def step(self) -> bool:
         """Does one piece of work; false when there was nothing to do."""
         self._check_labels()
         return (
-            self._take_demonstration()
+            self._take_lost()
+            or self._take_demonstration()
             or self._offline()
             or self._announce_start()
             or self._online()
@@ -105,12 +109,39 @@ class LearningWorker:
             weights_version=self._published or 0,
         )
 
+    def warnings(self) -> list[str]:
+        """What a person should know: refused episodes, too slow a learner, weights that are not published."""
+        trainer, refused, pace = self._trainer, list(self.refused.values()), self.pace.updates_per_s
+        found = [f"{len(refused)} episodes were refused, the last: {refused[-1]}"] if refused else []
+        needed = needed_updates_per_s(trainer.preset.updates_per_tick)
+        if trainer.online_updates and 0 < pace < needed:
+            found.append(
+                f"too slow for {trainer.preset.updates_per_tick:g} updates a tick: {pace:.1f} updates/s, "
+                f"{needed:.1f} are needed; {trainer.pending_updates} updates are owed, {self.backlog} episodes wait"
+            )
+        unpublished = trainer.updates - (self._published or 0)
+        if self._published is not None and unpublished > trainer.preset.publish_every + self._slice:
+            found.append(f"the weights of the last {unpublished} updates are not published")
+        return found
+
     def _check_labels(self) -> None:
         if time.monotonic() - self._labels_checked < LABEL_PERIOD_S:
             return
         for name in self._intake.apply_labels():
             self._trainer.report(f"episode {name} was relabelled")
+        self.backlog = len(self._intake.waiting_episodes())
         self._labels_checked = time.monotonic()
+
+    def _take_lost(self) -> bool:
+        """Episodes that were in the replay at the checkpoint: nothing is drawn from it before they are back."""
+        lost = self._trainer.lost
+        waiting = [*self._intake.waiting_demonstrations(), *self._intake.waiting_episodes()] if lost else []
+        bag = next((bag for bag in waiting if bag.name in lost), None)
+        if bag is None:
+            return False
+        self.doing = "reads lost episodes again"
+        self._intake.take(bag)
+        return True
 
     def _take_demonstration(self) -> bool:
         waiting = self._intake.waiting_demonstrations() if not self._trainer.pending_updates else []
@@ -140,7 +171,10 @@ class LearningWorker:
         if not trainer.pending_updates:
             return False
         self.doing = "trains online"
+        before, started = trainer.online_updates, time.monotonic()
         trainer.train(min(self._slice, trainer.pending_updates))
+        done, seconds = trainer.online_updates - before, time.monotonic() - started
+        self.pace.add(done, seconds, finished=not trainer.pending_updates)
         if not trainer.pending_updates or trainer.updates - (self._published or 0) >= trainer.preset.publish_every:
             self._publish()
         return True

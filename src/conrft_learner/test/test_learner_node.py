@@ -168,7 +168,7 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
     assert listener.weights.version == 18
 
-    listener.wait(lambda: "waits for episodes" in listener.diagnostics, learner)
+    listener.wait(lambda: any("waits for episodes" in sentence for sentence in listener.diagnostics), learner)
     for _ in range(2):
         learner.send_signal(signal.SIGINT)
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]

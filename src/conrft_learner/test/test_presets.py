@@ -35,7 +35,29 @@ def test_paper_and_official_code_have_their_published_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"), [("tua: 0.1", "tua: is not a known key"), ("tau: 2.0", "tau: .*less than or equal to 1")]
+    ("line", "complaint"),
+    [
+        ("tua: 0.1", "tua: is not a known key"),
+        ("updates_per_tick: 0", "updates_per_tick: .*greater than 0"),
+        ("updates_per_tick: 101", "updates_per_tick: .*less than or equal to 100"),
+        ("critic_steps_per_actor_step: 0", "critic_steps_per_actor_step: .*greater than or equal to 1"),
+        ("critic_steps_per_actor_step: 101", "critic_steps_per_actor_step: .*less than or equal to 100"),
+        ("offline_critic_steps: -1", "offline_critic_steps: .*greater than or equal to 0"),
+        ("online_critic_warmup: 1000001", "online_critic_warmup: .*less than or equal to 1000000"),
+        ("online_bc_weight: -0.1", "online_bc_weight: .*greater than or equal to 0"),
+        ("online_bc_weight_final: 1001", "online_bc_weight_final: .*less than or equal to 1000"),
+        ("online_q_weight: 1001", "online_q_weight: .*less than or equal to 1000"),
+        ("online_q_weight_final: -1", "online_q_weight_final: .*greater than or equal to 0"),
+        ("schedule_start: -1", "schedule_start: .*greater than or equal to 0"),
+        ("schedule_end: 5", "schedule_end 5 must not lie before schedule_start 20"),
+        ("tau: 0.0", "tau: .*greater than 0"),
+        ("tau: 2.0", "tau: .*less than or equal to 1"),
+        ("critic_members: 21", "critic_members: .*less than or equal to 20"),
+        ("critic_subset: 0", "critic_subset: .*greater than or equal to 1"),
+        ("critic_subset: 3", "critic_subset 3 must not exceed critic_members 2"),
+        ("best_episodes: 0", "best_episodes: .*greater than or equal to 1"),
+        ("keep_checkpoints: 0", "keep_checkpoints: .*greater than or equal to 1"),
+    ],
 )
 def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, line: str, complaint: str) -> None:
     file = tmp_path / "wrong.yaml"
@@ -46,6 +68,17 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, line: str, complai
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Preset.model_fields.items() if not field.description] == []
+
+
+def test_every_number_is_bounded_on_both_sides() -> None:
+    numbers = {"integer", "number"}
+    unbounded = []
+    for name, schema in Preset.model_json_schema()["properties"].items():
+        for kind in schema.get("anyOf", [schema]):
+            sides = {side for side in kind if side.lower().endswith(("minimum", "maximum"))}
+            if kind.get("type") in numbers and len(sides) != 2:
+                unbounded.append(name)
+    assert unbounded == []
 
 
 def test_a_schedule_is_linear_between_its_episodes() -> None:

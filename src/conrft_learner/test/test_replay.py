@@ -257,3 +257,33 @@ def test_three_steps_bootstrap_where_the_episode_was_cut_off(tmp_path: Path) -> 
     episode = frames(1)
     cut = replace(episode, labels=replace(episode.labels, terminated=np.zeros(5, bool)))
     np.testing.assert_array_equal(n_step_batch(tmp_path, cut)["mask"], [0.25, 0.25, 0.25, 0.5, 1.0])
+
+
+def test_going_back_gives_an_overwritten_episode_its_place_and_order_again(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=18)  # three episodes of six frames
+    for number in (1, 2, 3):
+        replay.add(frames(number))
+    places, before = replay.places, all_of(replay)
+    replay.add(frames(4))
+    assert replay.episode_ids == ["e2", "e3", "e4"]
+
+    replay = open_replay(tmp_path, capacity=18)
+    assert replay.go_back(places) == ["e1"]
+    replay.add(frames(1))
+    assert replay.places == places
+    for name, values in all_of(replay).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+def test_an_episode_whose_old_place_is_taken_gets_another(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=18)
+    for number in (1, 2):
+        replay.add(frames(number))
+    places = replay.places
+    replay.go_back([])
+    replay.go_back(places)
+    replay.add(frames(5, length=8))
+    for number in (1, 2):
+        replay.add(frames(number))
+    assert replay.places == [("e1", 9), ("e2", 0)], "the oldest made room"
+    assert set(all_of(replay)["embedding"][:, 0] // 100) == {1.0, 2.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.checkpoints import checkpoints
 from conrft_learner.replay import Batch
-from conrft_learner.trainer import EpisodeRefused, Trainer
-from conrft_policy.policy_weights import unpack
+from conrft_learner.trainer import EpisodeRefused, Trainer, TrainingDiverged
+from conrft_policy.policy_weights import load, unpack
 
 MakeEpisode = Callable[..., Episode]
 MakeTrainer = Callable[..., Trainer]
@@ -22,7 +23,7 @@ MakeTrainer = Callable[..., Trainer]
 
 def losses(run_dir: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["stage"] != "episodes"]
+    return [line for line in lines if line["stage"] in ("offline", "online")]
 
 
 def online(trainer: Trainer, make_episode: MakeEpisode, first: int, last: int) -> None:
@@ -63,27 +64,70 @@ def test_another_seed_has_other_losses(make_trainer: MakeTrainer, tmp_path: Path
     assert losses(tmp_path / "a") != losses(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n_step": 3, "critic_members": 4, "critic_subset": 2, "prefetch_batches": 2},
+        {"critic": "paper", "resnet_weights": "random", "crop_bank": 2, "prefetch_batches": 3, "n_step": 2},
+    ],
+    ids=["light", "light, n-step, subset, prefetched", "paper, n-step, prefetched"],
+)
 def test_a_run_continued_from_a_checkpoint_equals_one_that_never_stopped(
-    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    straight = make_trainer(tmp_path / "straight")
+    straight = make_trainer(tmp_path / "straight", **changes)
     straight.offline()
     online(straight, make_episode, 10, 14)
 
-    stopped = make_trainer(tmp_path / "stopped")
+    stopped = make_trainer(tmp_path / "stopped", **changes)
     stopped.offline(steps=7)  # the last checkpoint is of step 5: two updates are lost and done again
-    stopped = make_trainer(tmp_path / "stopped", demonstrations=0)
+    stopped = make_trainer(tmp_path / "stopped", demonstrations=0, **changes)
     assert stopped.restore() and stopped.offline_step == 5
     stopped.offline()
     online(stopped, make_episode, 10, 12)
     stopped.save()
-    online(stopped, make_episode, 12, 13)  # lost
-    stopped = make_trainer(tmp_path / "stopped", demonstrations=0)
+    online(stopped, make_episode, 12, 13)  # lost, but for the checkpoint in the middle of what it owed
+    stopped = make_trainer(tmp_path / "stopped", demonstrations=0, **changes)
     assert stopped.restore()
-    online(stopped, make_episode, 12, 14)
+    assert (stopped.online_episodes, stopped.online_updates, stopped.pending_updates) == (3, 20, 4)
+    stopped.train(stopped.pending_updates)
+    online(stopped, make_episode, 13, 14)
 
     assert losses(tmp_path / "stopped") == losses(tmp_path / "straight")
-    assert stopped.acting_weights() == straight.acting_weights()
+    assert_same_state(stopped, straight)
+
+
+def test_a_run_continued_after_a_kill_between_ingestion_and_checkpoint_equals_one_that_never_stopped(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    changes = {"replay_capacity": 60}  # room for six episodes: the oldest online ones are overwritten
+    straight = make_trainer(tmp_path / "straight", **changes)
+    online(straight, make_episode, 10, 17)
+
+    stopped = make_trainer(tmp_path / "stopped", **changes)
+    online(stopped, make_episode, 10, 15)
+    stopped.save()
+    stopped.ingest(make_episode(15, operator=(2, 3)))
+    stopped = make_trainer(tmp_path / "stopped", demonstrations=0, **changes)
+    assert stopped.restore() and stopped.journal[-1] == "test-000014"
+    for name in sorted(stopped.lost):
+        stopped.ingest(make_episode(int(name[-6:]), operator=(2, 3)))
+    online(stopped, make_episode, 15, 17)
+
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "straight")
+    assert_same_state(stopped, straight)
+
+
+def assert_same_state(one: Trainer, other: Trainer) -> None:
+    """Everything that a checkpoint holds, to the last bit."""
+    tensors, others = one.networks.state(), other.networks.state()
+    assert tensors.keys() == others.keys()
+    assert [name for name, value in tensors.items() if not torch.equal(value, others[name])] == []
+    assert torch.equal(one.generator.get_state(), other.generator.get_state())
+    state, expected = one._state(), other._state()
+    assert state == expected
+    assert one.acting_weights() == other.acting_weights()
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -109,6 +153,122 @@ def test_a_checkpoint_of_another_seed_is_refused(make_trainer: MakeTrainer, tmp_
 def test_only_the_newest_checkpoints_are_kept(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     make_trainer(tmp_path, checkpoint_every=1, keep_checkpoints=2).offline()
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000000009", "step-000000010"]
+
+
+def alone(trainer: Trainer, make_episode: MakeEpisode, successes: str) -> None:
+    """Ingests an episode for each letter, y for a success without a take-over, with a checkpoint after each."""
+    for letter in successes:
+        outcome = Outcome.SUCCESS if letter == "y" else Outcome.TIMEOUT
+        trainer.ingest(make_episode(100 + trainer.online_episodes, outcome=outcome))
+        trainer.train(1)
+        trainer.save()
+
+
+def test_the_best_checkpoint_is_kept_and_the_newest_of_equals_is_the_best(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, keep_checkpoints=1, best_episodes=2, checkpoint_every=100)
+    best = tmp_path / "checkpoints" / "best"
+    alone(trainer, make_episode, "y")
+    assert not best.exists(), "one episode tells nothing"
+    alone(trainer, make_episode, "ny")
+    assert best.readlink() == Path("step-000000003") and trainer.best == 0.5
+    alone(trainer, make_episode, "yyyn")
+    assert best.readlink() == Path("step-000000006") and trainer.best == 1.0
+    kept = [path.name for path in checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["step-000000006", "step-000000007"]
+
+
+def test_a_success_with_the_operators_help_makes_no_checkpoint_the_best(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, best_episodes=2)
+    alone(trainer, make_episode, "ny")
+    for number in (10, 11):
+        trainer.ingest(make_episode(number, operator=(2,)))
+    trainer.train(1)
+    trainer.save()
+    assert (tmp_path / "checkpoints" / "best").readlink() == Path("step-000000002")
+
+
+def test_which_checkpoint_is_the_best_is_known_after_a_restart(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    changes = {"keep_checkpoints": 1, "best_episodes": 2}
+    alone(make_trainer(tmp_path, **changes), make_episode, "yyn")
+    trainer = make_trainer(tmp_path, demonstrations=0, **changes)
+    assert trainer.restore()
+    alone(trainer, make_episode, "y")
+    assert (tmp_path / "checkpoints" / "best").readlink() == Path("step-000000002")
+
+
+def test_a_run_goes_back_to_its_best_checkpoint(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path / "run", best_episodes=2)
+    alone(trainer, make_episode, "yy")
+    weights = trainer.acting_weights()
+    alone(trainer, make_episode, "nn")
+    best = tmp_path / "run" / "checkpoints" / "best"
+    assert load(best) == weights, "as `conrft evaluate` reads it"
+    again = make_trainer(tmp_path / "again")
+    again.start_from(best)
+    assert again.acting_head().state_dict().keys() == trainer.acting_head().state_dict().keys()
+    expected = unpack(weights, backbone_fingerprint=trainer.backbone_fingerprint).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in again.acting_head().state_dict().items())
+
+
+def test_a_damaged_best_checkpoint_is_refused_by_name(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    alone(make_trainer(tmp_path / "run", best_episodes=1), make_episode, "y")
+    best = tmp_path / "run" / "checkpoints" / "best"
+    (best / "state.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"checkpoint .*/checkpoints/best is damaged"):
+        make_trainer(tmp_path / "again").start_from(best)
+
+
+def test_a_run_goes_on_with_more_checkpoints_and_not_with_another_rate(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    make_trainer(tmp_path).offline()
+    assert make_trainer(tmp_path, demonstrations=0, keep_checkpoints=9, description="another").restore()
+    with pytest.raises(ValueError, match="another preset"):
+        make_trainer(tmp_path, demonstrations=0, tau=0.5).restore()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_saved(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, checkpoint_every=1)
+    trainer.ingest(make_episode(10))
+    trainer.train(2)
+    with torch.no_grad():
+        trainer.networks.critic_parameters[0].fill_(torch.inf)
+    with pytest.raises(TrainingDiverged, match="online training diverged at update 3: td_loss is nan"):
+        trainer.train(1)
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")][-1] == "step-000000002"
+
+
+def episodes_log(run_dir: Path, stage: str = "episodes") -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["stage"] == stage]
+
+
+def test_an_episodes_figures_are_logged_when_it_is_taken_in(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10, operator=(2, 3)))
+    trainer.train(8)
+    trainer.ingest(replace(make_episode(11, outcome=Outcome.TIMEOUT), weights_versions=dict.fromkeys(range(9), 5)))
+    line = episodes_log(tmp_path)[-1]
+    expected = {"success": 0, "length": 8, "intervention_rate": 0.0, "staleness": 3.0, "success_rate": 0.5, "step": 8}
+    assert {name: line[name] for name in expected} == expected
+    trainer.relabel("test-000010", Outcome.TIMEOUT)
+    assert trainer.recent.figures()["success_rate"] == 0.0
+    (line,) = episodes_log(tmp_path, "relabelled")
+    assert (line["episode_id"], line["success"]) == ("test-000010", 0)
 
 
 def test_each_ingested_transition_owes_its_updates(

@@ -11,6 +11,7 @@ from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
 from conrft_learner.checkpoints import checkpoints
 from conrft_learner.intake import EpisodeIntake
+from conrft_learner.pace import Pace
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_policy.policy_weights import PolicyWeights, load
@@ -107,3 +108,42 @@ def test_what_was_learned_is_saved_as_soon_as_there_is_time(
     newest = checkpoints(trainer.run_dir / "checkpoints")[-1]
     assert newest.name == "step-000000008"
     assert load(trainer.run_dir) == trainer.acting_weights()
+
+
+def test_a_learner_that_is_too_slow_for_its_ratio_says_so(
+    worker: LearningWorker, trainer: Trainer, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    work(worker)
+    worker.pace = Pace()
+    worker.pace.add(8, 0.1, finished=True)
+    assert worker.warnings() == []
+    worker.pace.add(8, 4.0, finished=True)
+    (warning,) = worker.warnings()
+    assert warning.startswith("too slow for 1 updates a tick: 2.0 updates/s, 10.0 are needed; 0 updates are owed")
+
+
+def test_episodes_that_wait_are_counted(worker: LearningWorker, tmp_path: Path, make_episode: MakeEpisode) -> None:
+    for number in (1, 2):
+        write_episode(tmp_path / "episodes", make_episode(number))
+    worker.step()
+    assert worker.backlog == 2
+
+
+def test_weights_that_are_not_published_are_noticed(
+    worker: LearningWorker, trainer: Trainer, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    work(worker)
+    worker.pace = Pace()
+    trainer.train(100)
+    assert worker.warnings() == ["the weights of the last 100 updates are not published"]
+
+
+def test_refused_episodes_are_a_warning(worker: LearningWorker, tmp_path: Path, make_episode: MakeEpisode) -> None:
+    for number in (1, 2):
+        write_episode(tmp_path / "episodes", make_episode(number, mode=Mode.EVALUATION))
+    work(worker)
+    assert worker.warnings() == [
+        "2 episodes were refused, the last: episode test-000002 is an evaluation: it is never learned from"
+    ]

@@ -89,6 +89,6 @@ def _proposal(episode: Episode, index: int, command: Command) -> Proposal:
         action=command.proposal if command.proposal is not None else command.action,
         embedding=episode.embeddings[index],
         embedding_fingerprint=episode.embedding_fingerprint,
-        weights_version=0,
+        weights_version=episode.weights_versions.get(episode.observations[index].step, 0),
         inference_time=0.0,
     )

@@ -188,6 +188,9 @@ class _Contents:
             embeddings=embeddings,
             embedding_fingerprint=fingerprint,
             recorded_outcome=info.recorded_outcome,
+            weights_versions={
+                step: self.proposals[step].weights_version for step in range(last + 1) if step in self.proposals
+            },
         )
 
     def _check_complete(self, info: EpisodeInfo) -> None:

@@ -19,9 +19,12 @@ from rclpy.node import Node
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_data.node_process import described, diagnostic_array, run
+from conrft_learner.figure_sinks import open_sinks
 from conrft_learner.heap import keep_freed_memory
 from conrft_learner.intake import EpisodeIntake
-from conrft_learner.offline import load_preset
+from conrft_learner.offline import load_preset, run_config
+from conrft_learner.pace import needed_updates_per_s
+from conrft_learner.progress import offline_line, online_line
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
@@ -29,6 +32,7 @@ from conrft_policy.backbone import load_backbone
 from conrft_policy.policy_weights import PolicyWeights
 
 DIAGNOSTICS_PERIOD_S = 1.0
+PROGRESS_PERIOD_S = 10.0  # between lines in the log while the offline stage runs
 STOP_TIMEOUT_S = 20.0
 
 
@@ -67,7 +71,7 @@ class LearnerNode(Node):
         declare("demos_dir", "", described("folder of the demonstrations' bags; empty: none"))
         declare("episodes_dir", "", described("folder in which finished online episodes appear; empty: none"))
         declare("run_dir", "", described("folder of replay, checkpoints and figures; a run that is there is continued"))
-        declare("checkpoint", "", described("run folder of an offline stage to start from; empty: train offline here"))
+        declare("checkpoint", "", described("checkpoint or run folder of an earlier stage to start from; empty: none"))
         declare("backbone", "octo-nano", described("name of a shipped backbone, or folder of another"))
         encoder = "image encoder of the paper's critic: safetensors file, or 'random'; empty: what the preset names"
         declare("resnet_weights", "", described(encoder))
@@ -75,7 +79,8 @@ class LearnerNode(Node):
         declare("threads", 1, described("threads of torch on the CPU", integers=(1, 256)))
         declare("device", "cpu", described("torch device of the networks, such as cpu or cuda:0"))
         declare("niceness", 5, described("how far training steps back behind the control loop", integers=(0, 19)))
-        declare("tensorboard", True, described("write TensorBoard files, where it is installed"))
+        declare("tensorboard", True, described("write TensorBoard files"))
+        declare("wandb", "", described("project of Weights & Biases that shows the figures too; empty: none"))
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -90,15 +95,22 @@ class LearnerNode(Node):
         task = load_config(TaskConfig, self._value("task_file"))
         preset = load_preset(self._value("preset_file"), self._value("resnet_weights"))
         backbone = load_backbone(self._value("backbone"), task.instruction, device=self._value("device"))
+        seed, run_dir = self._value("seed"), Path(self._value("run_dir")).expanduser()
+        sinks = open_sinks(
+            run_dir,
+            tensorboard=self._value("tensorboard"),
+            wandb_project=self._value("wandb"),
+            config=run_config(preset, task, backbone.fingerprint, seed),
+        )
         trainer = Trainer(
             preset,
             preset.head_config(task, backbone.embedding_dim),
             backbone.fingerprint,
             task,
-            self._value("seed"),
-            Path(self._value("run_dir")).expanduser(),
+            seed,
+            run_dir,
             device=self._value("device"),
-            tensorboard=self._value("tensorboard"),
+            sinks=sinks,
             report=lambda sentence: self.get_logger().warning(sentence),
         )
         if trainer.restore():
@@ -117,6 +129,7 @@ class LearnerNode(Node):
         self._guard = self.create_guard_condition(self._publish_outgoing)
         # Steady time: simulated time stands still while the learner is waited for.
         self._measured = (time.monotonic(), self._trainer.updates)
+        self._shown = (time.monotonic(), self._trainer.updates)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _work(self) -> None:
@@ -163,31 +176,55 @@ class LearnerNode(Node):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
+        if standing.ingested_episodes and not standing.pending_updates and standing.updates > self._shown[1]:
+            self._shown = (time.monotonic(), standing.updates)
+            pace, figures = self._worker.pace.updates_per_s, self._trainer.log.latest
+            line = online_line(
+                standing.last_episode_id, standing.updates, pace, figures, self._trainer.recent.figures()
+            )
+            self.get_logger().info(line)
 
     def _on_episode_state(self, message: EpisodeState) -> None:
         if message.state in (EpisodeState.ENDED, EpisodeState.RESETTING, EpisodeState.READY):
             self._wake.set()
 
     def _report(self) -> None:
-        standing = self._worker.standing()
+        worker, standing = self._worker, self._worker.standing()
         now, updates = time.monotonic(), standing.updates
         rate = (updates - self._measured[1]) / max(now - self._measured[0], 1e-6)
         self._measured = (now, updates)
-        refused = list(self._worker.refused.values())
-        level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
-        if self._worker.problem:
+        warnings = worker.warnings()
+        if standing.weights_version and not self._weights.get_subscription_count():
+            warnings.append("nobody receives the weights")
+        level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
+        if worker.problem:
             level = DiagnosticStatus.ERROR
         values = {
             "updates": updates,
             "pending_updates": standing.pending_updates,
             "updates_per_s": f"{rate:.1f}",
+            "training_updates_per_s": f"{worker.pace.updates_per_s:.1f}",
+            "needed_updates_per_s": f"{needed_updates_per_s(self._trainer.preset.updates_per_tick):.1f}",
             "ingested_episodes": standing.ingested_episodes,
+            "waiting_episodes": worker.backlog,
             "last_episode_id": standing.last_episode_id,
             "weights_version": standing.weights_version,
-            "refused_episodes": "; ".join(refused[-3:]),
+            "refused_episodes": "; ".join(list(worker.refused.values())[-3:]),
         }
-        sentence = self._worker.problem or self._worker.doing
+        figures = self._trainer.log.latest | self._trainer.recent.figures()
+        values |= {name: f"{value:.4g}" for name, value in figures.items()}
+        sentence = worker.problem or "; ".join([worker.doing, *warnings])
         self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
+        self._show_offline_progress()
+
+    def _show_offline_progress(self) -> None:
+        """A line now and then: the stage that runs here without ``conrft train offline`` takes minutes to hours."""
+        trainer, (shown, before), now = self._trainer, self._shown, time.monotonic()
+        step, total = trainer.offline_step, trainer.offline_stage.steps
+        if now - shown < PROGRESS_PERIOD_S or step == before or trainer.offline_finished:
+            return
+        self._shown = (now, step)
+        self.get_logger().info(offline_line(step, total, (step - before) / (now - shown), trainer.log.latest))
 
 
 def main() -> None:
