@@ -112,9 +112,7 @@ class Trainer:
         self.log = FigureLog(self.own_dir, every=preset.log_every, sinks=sinks, report=report)
         self.journal: list[str] = []
         self.lost: set[str] = set()
-        self.offline_step = 0
-        self.online_updates = 0
-        self.online_episodes = 0
+        self.offline_step = self.online_updates = self.online_episodes = 0
         self.last_online_episode = ""
         self.owed = 0.0
         self.recent = RecentEpisodes(preset.best_episodes)
