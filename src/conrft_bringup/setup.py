@@ -27,13 +27,20 @@ setup(
         *shared("launch"),
         *shared("config"),
         *shared("rviz"),
+        *shared("urdf"),
     ],
-    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "pillow", "torch"],
+    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "mujoco", "pillow", "rosbags", "torch"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",
     description="Launch files, configuration of tasks, robots and presets, the conrft command and the demo.",
     license="Apache-2.0",
     extras_require={"test": ["pytest"]},
-    entry_points={"console_scripts": ["conrft = conrft_bringup.command:main"]},
+    entry_points={
+        "console_scripts": [
+            "conrft = conrft_bringup.command:main",
+            "visualiser = conrft_bringup.visualisation.nodes:visualiser",
+            "bag_player = conrft_bringup.visualisation.nodes:bag_player",
+        ]
+    },
 )

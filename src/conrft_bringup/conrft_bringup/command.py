@@ -15,6 +15,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "train": ("conrft_learner.cli", "train a policy offline"),
     "evaluate": ("conrft_bringup.evaluation_cli", "trials of a policy without intervention"),
     "episode": ("conrft_bringup.episode_cli", "end the running episode, or veto the last one"),
+    "view": (
+        "conrft_bringup.visualisation.view_cli",
+        "show the running graph or a recorded episode in rviz or a picture",
+    ),
     "report": ("conrft_bringup.report.cli", "table and plots of a run"),
     "backbone": ("conrft_policy.cli", "import and inspect backbones of the policy"),
     "policy": ("conrft_policy.cli", "inspect trained policies"),

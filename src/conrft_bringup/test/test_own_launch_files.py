@@ -23,6 +23,9 @@ NODES = {
     "conrft_reward": ("reward",),
     "conrft_learner": ("learner",),
     "spacenav": ("spacenav_node",),
+    "conrft_bringup": ("visualiser", "bag_player"),
+    "robot_state_publisher": ("robot_state_publisher",),
+    "rviz2": ("rviz2",),
 }
 LOOP = {"observer", "intervention_mux", "commander", "supervisor"}
 STARTED = {
@@ -39,7 +42,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
     prefix = tmp_path / "prefix"
     for package, executables in NODES.items():
         add_package(prefix, package, **dict.fromkeys(executables, "exit 0"))
-    add_package(prefix, "conrft_bringup")
     for folder in ("launch", "config"):
         (prefix / "share/conrft_bringup" / folder).symlink_to(PACKAGE / folder)
     return {"AMENT_PREFIX_PATH": str(prefix)}
@@ -185,3 +187,21 @@ def test_the_genuine_ros2_launch_reads_the_same_file(
     root, parser = frontend.Parser.load(str(file))
     declared = {argument.name for argument in parser.parse_description(root).get_launch_arguments()}
     assert {argument.name for argument in launch_arguments(file, {})} <= declared
+
+
+def test_a_recording_is_played_where_no_commander_listens(environment: dict[str, str], tmp_path: Path) -> None:
+    view = started("view", environment, tmp_path, bag="some/bag", namespace="left", rviz="true", transforms="true")
+    assert set(view) == {"visualiser", "bag_player", "robot_state_publisher", "rviz2"}
+    assert parameters(view["bag_player"])["into"] == parameters(view["visualiser"])["source"] == "playback"
+    assert all("__ns:=/left" in process.command for process in view.values())
+    assert set(live := started("view", environment, tmp_path)) == {"visualiser"}
+    assert parameters(live["visualiser"])["source"] == ""
+
+
+def test_the_viewers_nodes_declare_the_parameters_that_they_are_given(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    packages = [SOURCES / "conrft_bringup" / "conrft_bringup" / "visualisation", SOURCES / "conrft_control"]
+    source = "".join(path.read_text() for package in packages for path in package.rglob("*.py"))
+    for process in started("view", environment, tmp_path, bag="some/bag").values():
+        assert [key for key in parameters(process) if f'"{key}"' not in source] == []

@@ -27,7 +27,7 @@ def register_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("folder", type=Path, help="folder of all episodes")
     command.set_defaults(run=_list)
 
-    command = commands.add_parser("show", help="figures, contact sheet and action curves of one episode")
+    command = commands.add_parser("show", help="figures, contact sheet, action and wrench curves of one episode")
     command.add_argument("episode", type=Path, help="folder of the episode")
     command.add_argument("--output", type=Path, default=Path(), help="folder for the pictures (default: here)")
     command.set_defaults(run=_show)
@@ -71,7 +71,7 @@ def _line(info: EpisodeInfo, width: int) -> str:
 
 def _show(arguments: argparse.Namespace) -> int:
     # Drawing takes a second to import, which the other subcommands need not wait for.
-    from conrft_data.plots import action_curves, episode_sheet
+    from conrft_data.plots import action_curves, episode_sheet, wrench_curves
 
     try:
         episode = read_episode(arguments.episode)
@@ -79,7 +79,7 @@ def _show(arguments: argparse.Namespace) -> int:
         return _failed(str(error))
     for name, value in _figures(episode).items():
         print(f"{name:18} {value}")
-    for draw, name in ((episode_sheet, "contact_sheet"), (action_curves, "actions")):
+    for draw, name in ((episode_sheet, "contact_sheet"), (action_curves, "actions"), (wrench_curves, "wrench")):
         print(draw(episode, arguments.output / f"{episode.episode_id}_{name}.png"))
     return 0
 

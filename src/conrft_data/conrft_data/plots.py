@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from conrft_data.types import ActionSource, Episode
+from conrft_data.source_colours import SOURCE_COLOURS
+from conrft_data.types import Episode
 
 Frame = NDArray[np.uint8]
 
@@ -20,8 +23,7 @@ _CAPTION = 16  # pixels of height for the text above a frame
 _INK = (235, 235, 235)
 _PAPER = (24, 26, 30)
 
-# One colour for each source, told apart by the colour-blind as well (Okabe and Ito).
-SOURCE_COLOURS = {ActionSource.HOLD: "#999999", ActionSource.POLICY: "#0072B2", ActionSource.OPERATOR: "#E69F00"}
+_XYZ_COLOURS = {"x": "#CC3311", "y": "#117733", "z": "#4477AA"}
 _AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -78,10 +80,7 @@ def action_curves(episode: Episode, path: Path | str) -> Path:
     """Draws the executed actions ``(T+1, 7)`` over the steps, coloured by who moved the arm, and writes a PNG."""
     actions = np.stack([command.action for command in episode.commands])
     sources = np.array([command.source for command in episode.commands])
-    figure = Figure(figsize=(9, 9), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(f"{episode.episode_id}: {episode.outcome.name.lower()} after {episode.final_step} steps")
-    panels = figure.subplots(len(_AXES), 1, sharex=True)
+    figure, panels = _panels(episode, len(_AXES))
     for row, (axes, name) in enumerate(zip(panels, _AXES, strict=True)):
         axes.plot(actions[:, row], color="#cccccc", linewidth=1, zorder=1)
         for source, colour in SOURCE_COLOURS.items():
@@ -89,8 +88,50 @@ def action_curves(episode: Episode, path: Path | str) -> Path:
             axes.scatter(steps, actions[steps, row], s=8, color=colour, label=source.name.lower(), zorder=2)
         axes.set_ylim(-1.1, 1.1)
         axes.set_ylabel(name)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    return _drawn(figure, path)
+
+
+def wrench_curves(episode: Episode, path: Path | str) -> Path:
+    """Draws force, torque, gripper opening and, where a classifier judged, success probability, and writes a PNG.
+
+    The background of a tick says who moved the arm.
+    """
+    observations = episode.observations
+    wrench = np.stack([observation.tcp_wrench for observation in observations])
+    judged = [step for step in episode.verdicts if step <= episode.final_step]
+    figure, panels = _panels(episode, 4 if judged else 3)
+    for axes, columns, label in ((panels[0], slice(0, 3), "force, N"), (panels[1], slice(3, 6), "torque, N m")):
+        for values, (name, colour) in zip(wrench[:, columns].T, _XYZ_COLOURS.items(), strict=True):
+            axes.plot(values, linewidth=1, label=name, color=colour)
+        axes.set_ylabel(label)
+        axes.legend(loc="upper right", ncols=3, fontsize="small")
+    panels[2].plot([observation.gripper_opening for observation in observations], color="#333333", linewidth=1)
+    panels[2].set_ylabel("gripper opening")
+    if judged:
+        panels[3].plot(judged, [episode.verdicts[step].probability for step in judged], color="#333333", linewidth=1)
+        panels[3].set_ylabel("success probability")
+    for axes in panels[2:]:
+        axes.set_ylim(-0.05, 1.05)
+    for axes in panels:
+        for step, command in enumerate(episode.commands):
+            axes.axvspan(step - 0.5, step + 0.5, color=SOURCE_COLOURS[command.source], alpha=0.12, linewidth=0)
+    shades = [Patch(color=colour, alpha=0.3, label=source.name.lower()) for source, colour in SOURCE_COLOURS.items()]
+    figure.legend(handles=shades, loc="outside lower center", ncols=3, fontsize="small")
+    return _drawn(figure, path)
+
+
+def _panels(episode: Episode, count: int) -> tuple[Figure, Any]:
+    """A figure with ``count`` panels above each other over the steps of the episode."""
+    figure = Figure(figsize=(9, 1.2 * count + 1.5 if count > 4 else 2 * count + 1), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{episode.episode_id}: {episode.outcome.name.lower()} after {episode.final_step} steps")
+    panels = figure.subplots(count, 1, sharex=True)
     panels[-1].set_xlabel("step (10 Hz)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize="small")
+    return figure, panels
+
+
+def _drawn(figure: Figure, path: Path | str) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=100)

@@ -52,7 +52,7 @@ def test_show_writes_the_pictures(
     assert conrft("demos", "show", bag, "--output", tmp_path / "pictures") == 0
     assert "hold 2, policy 2, operator 2" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert names == [f"{bag.name}_actions.png", f"{bag.name}_contact_sheet.png"]
+    assert names == [f"{bag.name}_{what}.png" for what in ("actions", "contact_sheet", "wrench")]
 
 
 def test_show_of_what_is_no_episode_fails_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
