@@ -26,6 +26,8 @@ setup(
         ("bin", ["bin/conrft"]),
         *shared("launch"),
         *shared("config"),
+        *shared("foxglove"),
+        *shared("plotjuggler"),
         *shared("rviz"),
         *shared("urdf"),
     ],
