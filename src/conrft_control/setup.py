@@ -1,7 +1,7 @@
 from setuptools import find_packages, setup
 
 PACKAGE = "conrft_control"
-NODES = ("observer", "intervention_mux", "commander", "supervisor", "recorder")
+NODES = ("observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server")
 
 setup(
     name=PACKAGE,

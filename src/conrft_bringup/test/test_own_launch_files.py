@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 SOURCES = PACKAGE.parent
 NODES = {
     "conrft_sim": ("simulator", "scripted_operator"),
-    "conrft_control": ("observer", "intervention_mux", "commander", "supervisor", "recorder"),
+    "conrft_control": ("observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server"),
     "conrft_policy": ("policy",),
     "conrft_reward": ("reward",),
     "conrft_learner": ("learner",),
@@ -70,7 +70,7 @@ def test_a_launch_file_starts_its_nodes(name: str, environment: dict[str, str], 
     assert set(started(name, environment, tmp_path)) == STARTED[name]
 
 
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", [*STARTED, "learner"])
 def test_every_parameter_is_one_that_the_node_declares(name: str, environment: dict[str, str], tmp_path: Path) -> None:
     for process in started(name, environment, tmp_path).values():
         package = Path(process.command[0]).parent.name
@@ -152,6 +152,20 @@ def test_training_waits_for_learner_policy_and_reward(environment: dict[str, str
     )
     assert str(learner["preset_file"]).endswith("config/presets/paper.yaml")
     assert parameters(processes["recorder"])["episodes_dir"] == "runs/x/episodes"
+
+
+def test_a_learner_on_another_machine_fetches_what_this_one_serves(environment: dict[str, str], tmp_path: Path) -> None:
+    robot = started("train", environment, tmp_path, learner="elsewhere", run_dir="runs/x", namespace="left")
+    assert set(robot) == STARTED["train"] - {"learner"} | {"episode_server"}
+    served = parameters(robot["episode_server"])
+    assert (served["episodes_dir"], served["demos_dir"]) == ("runs/x/episodes", "runs/x/demos")
+    assert robot["episode_server"].respawn
+    (learner,) = started("learner", environment, tmp_path, run_dir="/data/x", namespace="left").values()
+    assert learner.respawn and "__ns:=/left" in learner.command
+    values = parameters(learner)
+    assert (values["episodes_source"], values["episodes_dir"]) == ("service", "/data/x/episodes")
+    assert values["demos_dir"] == "/data/x/demos"
+    assert parameters(started("train", environment, tmp_path)["learner"])["episodes_source"] == "folder"
 
 
 def test_an_evaluation_is_judged_by_the_simulator_and_by_no_classifier(

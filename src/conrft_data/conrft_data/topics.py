@@ -24,6 +24,9 @@ RESET_SCENE = "reset_scene"
 END_EPISODE = "end_episode"
 START_EPISODE = "start_episode"
 RELABEL_EPISODE = "relabel_episode"
+LIST_EPISODES = "list_episodes"
+DESCRIBE_EPISODE = "describe_episode"
+READ_EPISODE_CHUNK = "read_episode_chunk"
 
 # Tick messages are reliable: the recorder must get each one. A depth of a hundred bridges ten seconds of a busy
 # subscriber, or a second or two in lockstep.

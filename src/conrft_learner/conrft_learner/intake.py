@@ -60,6 +60,7 @@ class EpisodeIntake:
         """Reads a bag into the trainer; false when it was refused, with the reason in ``refused``."""
         if bag.parent == self._episodes_dir:
             self.last_handled = bag.name
+        labelled = label_time(bag)  # before it is read: a label that comes meanwhile is then seen as a new one
         try:
             episode = read_episode(bag, self._trainer.task)
             self._trainer.check_learnable(episode)  # before minutes go into embeddings that nobody reads
@@ -68,7 +69,7 @@ class EpisodeIntake:
             self.refused[bag.name] = str(error)
             self._trainer.report(f"refused: {error}")
             return False
-        self._labels[bag] = label_time(bag)
+        self._labels[bag] = labelled
         return True
 
     def apply_labels(self) -> list[str]:

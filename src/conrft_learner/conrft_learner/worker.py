@@ -41,6 +41,7 @@ class LearningWorker:
         *,
         on_weights: Callable[[PolicyWeights], None],
         on_standing: Callable[[Standing], None],
+        demonstrations_are_here: Callable[[], bool] = lambda: True,
         slice_updates: int = 5,
     ) -> None:
         """The callbacks are called on the thread that calls :meth:`step`.
@@ -50,10 +51,12 @@ class LearningWorker:
             intake: where episodes come from.
             on_weights: takes each publication of weights.
             on_standing: takes the learner's standing, after each episode and each publication.
+            demonstrations_are_here: false while they still arrive from elsewhere; nothing is trained before.
             slice_updates: updates in one piece of work.
         """
         self._trainer, self._intake = trainer, intake
         self._on_weights, self._on_standing = on_weights, on_standing
+        self._demonstrations_are_here = demonstrations_are_here
         self._slice = slice_updates
         self._published: int | None = None
         self._labels_checked = -LABEL_PERIOD_S
@@ -65,6 +68,9 @@ class LearningWorker:
     def step(self) -> bool:
         """Does one piece of work; false when there was nothing to do."""
         self._check_labels()
+        if not self._demonstrations_are_here():
+            self.doing = "waits for the demonstrations from the robot's machine"
+            return self._take_demonstration()
         return (
             self._take_lost()
             or self._take_demonstration()

@@ -166,6 +166,27 @@ def test_a_label_written_before_counts_at_once(
     assert not trainer.replay.is_success("test-000001")
 
 
+def test_a_label_that_comes_while_its_episode_is_taken_in_is_not_lost(
+    intake: EpisodeIntake,
+    trainer: Trainer,
+    encoder: Encoder,
+    folder: Path,
+    make_episode: MakeEpisode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bag = write_episode(folder, replace(make_episode(1), embeddings=None, embedding_fingerprint=""))
+    encode = encoder.encode_episode
+
+    def encode_while_the_operator_vetoes(images: dict[str, np.ndarray]) -> np.ndarray:
+        relabel(bag, Outcome.ABORTED, "the operator vetoed the success")
+        return encode(images)
+
+    monkeypatch.setattr(encoder, "encode_episode", encode_while_the_operator_vetoes)
+    take_all(intake)
+    assert intake.apply_labels() == ["test-000001"]
+    assert not trainer.replay.is_success("test-000001")
+
+
 def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
     intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
 ) -> None:

@@ -62,6 +62,26 @@ def test_demonstrations_are_trained_on_before_anything_is_announced(
     assert isinstance(said[0], PolicyWeights) and said[0].version == trainer.offline_step
 
 
+def test_nothing_is_trained_before_the_demonstrations_have_arrived_from_elsewhere(
+    trainer: Trainer, said: list[PolicyWeights | Standing], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    intake = EpisodeIntake(trainer, NoEncoder(), tmp_path / "demos", tmp_path / "episodes")
+    arrived: list[bool] = []
+    worker = LearningWorker(
+        trainer, intake, on_weights=said.append, on_standing=said.append, demonstrations_are_here=lambda: bool(arrived)
+    )
+    write_episode(tmp_path / "demos", make_episode(1, mode=Mode.DEMONSTRATION))
+    write_episode(tmp_path / "episodes", make_episode(3))
+    work(worker)
+    assert (trainer.journal, trainer.updates, said) == (["test-000001"], 0, [])
+    assert "waits for the demonstrations" in worker.doing
+    write_episode(tmp_path / "demos", make_episode(2, mode=Mode.DEMONSTRATION))
+    arrived.append(True)
+    work(worker)
+    assert trainer.journal == ["test-000001", "test-000002", "test-000003"]
+    assert trainer.offline_finished
+
+
 def test_an_episode_is_paid_for_and_then_its_weights_and_standing_come(
     worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
 ) -> None:

@@ -19,9 +19,11 @@ from rclpy.node import Node
 from conrft_data import topics
 from conrft_data.config import ConfigError, TaskConfig, load_config
 from conrft_data.node_process import described, diagnostic_array, run
+from conrft_learner.episode_pull import DEMONSTRATIONS, EPISODES, PullThread
 from conrft_learner.figure_sinks import open_sinks
 from conrft_learner.heap import keep_freed_memory
 from conrft_learner.intake import EpisodeIntake
+from conrft_learner.nodes.episode_service import EpisodeService
 from conrft_learner.offline import load_preset, run_config
 from conrft_learner.pace import needed_updates_per_s
 from conrft_learner.progress import offline_line, online_line
@@ -46,10 +48,18 @@ class LearnerNode(Node):
         keep_freed_memory()
         trainer, intake = self._make_trainer()
         self._trainer = trainer
-        self._worker = LearningWorker(trainer, intake, on_weights=self._hand_over, on_standing=self._hand_over)
         self._outgoing: queue.SimpleQueue[PolicyWeights | Standing] = queue.SimpleQueue()
         self._stop, self._wake = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
+        self._pull = self._make_pull()
+        begun = bool(trainer.journal)  # a run that is continued has had its demonstrations
+        self._worker = LearningWorker(
+            trainer,
+            intake,
+            on_weights=self._hand_over,
+            on_standing=self._hand_over,
+            demonstrations_are_here=lambda: begun or self._pull is None or self._pull.demonstrations_are_here,
+        )
         self._connect()
         self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
         self._thread.start()
@@ -58,6 +68,8 @@ class LearnerNode(Node):
         """Stops training between two updates and writes a checkpoint."""
         self._stop.set()
         self._wake.set()
+        if self._pull is not None:
+            self._pull.close()
         self._thread.join(STOP_TIMEOUT_S)
         if not self._thread.is_alive() and self._failure is None and self._trainer.unsaved:
             self._trainer.save()
@@ -70,6 +82,10 @@ class LearnerNode(Node):
         declare("preset_file", "", described("YAML file of the preset"))
         declare("demos_dir", "", described("folder of the demonstrations' bags; empty: none"))
         declare("episodes_dir", "", described("folder in which finished online episodes appear; empty: none"))
+        source = "folder: the recorder writes into these folders; service: they are this machine's own, and are filled"
+        source += " by the episode server on the robot's machine"
+        declare("episodes_source", "folder", described(source, constraints="folder, service"))
+        declare("service_timeout", 5.0, described("for each answer of the episode server, s", numbers=(0.1, 300.0)))
         declare("run_dir", "", described("folder of replay, checkpoints and figures; a run that is there is continued"))
         declare("checkpoint", "", described("checkpoint or run folder of an earlier stage to start from; empty: none"))
         declare("backbone", "octo-nano", described("name of a shipped backbone, or folder of another"))
@@ -119,6 +135,20 @@ class LearnerNode(Node):
             trainer.start_from(self._value("checkpoint"))
             self.get_logger().info(f"starts from {self._value('checkpoint')}")
         return trainer, EpisodeIntake(trainer, backbone, self._folder("demos_dir"), self._folder("episodes_dir"))
+
+    def _make_pull(self) -> PullThread | None:
+        source = self._value("episodes_source")
+        if source not in ("folder", "service"):
+            raise ConfigError(f"parameter episodes_source must be folder or service, got {source!r}")
+        folders = {DEMONSTRATIONS: self._folder("demos_dir"), EPISODES: self._folder("episodes_dir")}
+        if source == "folder":
+            return None
+        return PullThread(
+            EpisodeService(self, self._value("service_timeout"), self._stop),
+            {collection: folder for collection, folder in folders.items() if folder},
+            report=lambda sentence: self.get_logger().warning(sentence),
+            on_new=self._wake.set,
+        )
 
     def _connect(self) -> None:
         # Latched, both: a policy or supervisor that starts late, or again, needs the newest.
@@ -187,17 +217,20 @@ class LearnerNode(Node):
     def _on_episode_state(self, message: EpisodeState) -> None:
         if message.state in (EpisodeState.ENDED, EpisodeState.RESETTING, EpisodeState.READY):
             self._wake.set()
+            if self._pull is not None:
+                self._pull.wake()
 
     def _report(self) -> None:
         worker, standing = self._worker, self._worker.standing()
         now, updates = time.monotonic(), standing.updates
         rate = (updates - self._measured[1]) / max(now - self._measured[0], 1e-6)
         self._measured = (now, updates)
-        warnings = worker.warnings()
+        warnings = worker.warnings() + self._arrival_warnings()
         if standing.weights_version and not self._weights.get_subscription_count():
             warnings.append("nobody receives the weights")
         level = DiagnosticStatus.WARN if warnings else DiagnosticStatus.OK
-        if worker.problem:
+        problem = worker.problem or (self._pull.refusal if self._pull is not None else "")
+        if problem:
             level = DiagnosticStatus.ERROR
         values = {
             "updates": updates,
@@ -211,9 +244,11 @@ class LearnerNode(Node):
             "weights_version": standing.weights_version,
             "refused_episodes": "; ".join(list(worker.refused.values())[-3:]),
         }
+        if self._pull is not None:
+            values["pulled_bytes"] = self._pull.pull.received_bytes
         figures = self._trainer.log.latest | self._trainer.recent.figures()
         values |= {name: f"{value:.4g}" for name, value in figures.items()}
-        sentence = worker.problem or "; ".join([worker.doing, *warnings])
+        sentence = problem or "; ".join([worker.doing, *warnings])
         self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
         self._show_offline_progress()
 
@@ -225,6 +260,15 @@ class LearnerNode(Node):
             return
         self._shown = (now, step)
         self.get_logger().info(offline_line(step, total, (step - before) / (now - shown), trainer.log.latest))
+
+    def _arrival_warnings(self) -> list[str]:
+        """What keeps episodes from coming; none where they appear in a folder."""
+        if self._pull is None:
+            return []
+        if self._pull.failure is not None:
+            raise RuntimeError("fetching episodes failed") from self._pull.failure
+        silence = [self._pull.silence] if self._pull.silence else []
+        return silence + list(self._pull.pull.problems.values())[-3:]
 
 
 def main() -> None:
