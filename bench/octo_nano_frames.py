@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from conrft_data import rotations
 from conrft_data.config import TaskConfig
 from conrft_data.reference_pose import ReferencePose
+from conrft_sim import plate
 from conrft_sim.plan import Plan, Servo, ideal_action
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
-from conrft_sim.tasks.pick_banana import PLATE_RADIUS, PickBanana
+from conrft_sim.tasks.pick_banana import PickBanana
 
 PHASES = ("reach", "carry", "release", "retreat", "done")
 SIDE_SIZE, WRIST_SIZE = 128, 64  # what octo-nano's stems see, pixels
@@ -78,14 +79,14 @@ def reduce(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def label(scene: SceneSnapshot, plan: Plan, *, narrow: bool, episode: int, first: bool) -> NDArray[np.float32]:
     """Everything that LABELS lists for one frame, (LABEL_WIDTH,)."""
-    tcp, banana, plate = scene.tcp_pose, scene.objects["banana"], scene.objects["plate"]
+    tcp, banana, place = scene.tcp_pose, scene.objects["banana"], scene.objects["plate"]
     to_hand = rotations.inverse(tcp[3:])
     along = rotations.rotate(to_hand, rotations.rotate(banana[3:], [1.0, 0.0, 0.0]))
     yaw = np.arctan2(along[1], along[0])
     step = plan.step(scene)
     values = [
         rotations.rotate(to_hand, banana[:3] - tcp[:3]),
-        rotations.rotate(to_hand, plate[:3] - tcp[:3]),
+        rotations.rotate(to_hand, place[:3] - tcp[:3]),
         [np.sin(2 * yaw), np.cos(2 * yaw), banana[2], tcp[2], scene.gripper_opening, step.ticks_to_go / 50.0],
         ideal_action(plan, scene),
         [PHASES.index(step.phase), narrow, episode, first],
@@ -140,9 +141,9 @@ def shuffle(sim: Simulation, rng: np.random.Generator) -> None:
     room = np.linalg.norm(joint.qpos[:2] - tcp[:2]) > 0.12 or tcp[2] > 0.12
     if not (resting and room and rng.random() < 0.6):
         joint.qpos[:], joint.qvel[:] = before[0], before[1]
-    plate = data.mocap_pos[mocap]
-    over_plate = joint.qpos[2] < 0.05 and np.linalg.norm(joint.qpos[:2] - plate[:2]) < PLATE_RADIUS + 0.09
-    hand_over_plate = tcp[2] < 0.08 and np.linalg.norm(tcp[:2] - plate[:2]) < PLATE_RADIUS + 0.10
+    place = data.mocap_pos[mocap]
+    over_plate = joint.qpos[2] < 0.05 and np.linalg.norm(joint.qpos[:2] - place[:2]) < plate.RADIUS + 0.09
+    hand_over_plate = tcp[2] < 0.08 and np.linalg.norm(tcp[:2] - place[:2]) < plate.RADIUS + 0.10
     if over_plate or hand_over_plate:
         joint.qpos[:], joint.qvel[:], data.mocap_pos[mocap] = before
     mujoco.mj_forward(sim.model, data)

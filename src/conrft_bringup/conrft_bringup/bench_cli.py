@@ -9,6 +9,7 @@ import importlib
 BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "tick": ("conrft_bringup.tick_benchmark", "tick", "observation to action at 10 Hz while the learner trains"),
     "sim": ("conrft_sim.benchmark", "main", "ticks of the simulator in lockstep"),
+    "operator": ("conrft_sim.operator_benchmark", "main", "how often and how fast the scripted operator succeeds"),
     "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor, also beside the official way"),
     "policy": ("conrft_bringup.policy_benchmark", "policy", "the backbone of an acting step, in float32 and in 8 bits"),
     "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay, storing episodes"),
@@ -20,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     known = "\n".join(f"  {name:<9}{text}" for name, (_, _, text) in BENCHMARKS.items())
     parser = subparsers.add_parser(
         "bench",
-        help="measure speed",
+        help="measure speed and the scripted operator",
         description=f"The last line of the output is one JSON object.\n\nmeasurements:\n{known}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

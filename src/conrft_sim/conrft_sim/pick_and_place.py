@@ -69,6 +69,10 @@ class GraspPlan(Plan):
         """Where the tool centre point has to be (3,) to take the object; its origin, unless a task says otherwise."""
         return scene.objects[self.item][:3]
 
+    def grasp_turn(self, scene: SceneSnapshot) -> float:
+        """Turn of the hand, rad, that is left until it can take the object."""
+        return self.servo.yaw_error(scene.tcp_pose, scene.objects[self.item], symmetry=self.grasp.symmetry)
+
     def held_range(self, scene: SceneSnapshot) -> tuple[float, float]:
         """Smallest and largest opening of a hand that holds the object as it lies now."""
         return self.grasp.empty_opening, self.grasp.held_opening
@@ -82,7 +86,7 @@ class GraspPlan(Plan):
     def reach(self, scene: SceneSnapshot, way_after: float) -> PlanStep:
         """Fly above the object, turn with it, sink and close. ``way_after``: metres to go once it is held."""
         g, tcp, point = self.grasp, scene.tcp_pose, self.grasp_point(scene)
-        yaw_error = self.servo.yaw_error(tcp, scene.objects[self.item], symmetry=g.symmetry)
+        yaw_error = self.grasp_turn(scene)
         away = float(np.linalg.norm(point[:2] - tcp[:2]))
         above = tcp[2] - point[2]
         near = away < g.tolerance and above < g.height_tolerance and abs(yaw_error) < g.yaw_tolerance

@@ -99,13 +99,16 @@ class Servo:
         return np.concatenate([linear, angular])
 
     def yaw_error(self, tcp: Float64, along: Float64, *, symmetry: float = HALF_TURN) -> float:
-        """Smallest turn about the vertical, rad, that lays the hand's x axis along the x axis of the pose ``along``.
+        """``turn_to`` the x axis of the pose ``along`` (7,)."""
+        return self.turn_to(tcp, rotations.rotate(along[3:], [1.0, 0.0, 0.0]), symmetry=symmetry)
+
+    def turn_to(self, tcp: Float64, wanted: Float64, *, symmetry: float = HALF_TURN) -> float:
+        """Smallest turn about the vertical, rad, that lays the hand's x axis along the direction ``wanted`` (3,).
 
         A turn by ``symmetry`` makes no difference to the grasp. The hand stays within ``max_yaw`` of its upright
         orientation, and does not turn far beyond a quarter turn.
         """
         hand = rotations.rotate(tcp[3:], [1.0, 0.0, 0.0])
-        wanted = rotations.rotate(along[3:], [1.0, 0.0, 0.0])
         hand_yaw, wanted_yaw = math.atan2(hand[1], hand[0]), math.atan2(wanted[1], wanted[0])
         error = (wanted_yaw - hand_yaw + symmetry / 2) % symmetry - symmetry / 2
         if abs(hand_yaw + error) > 0.6 * HALF_TURN:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from conrft_sim import plate
 from conrft_sim.simulation import Simulation
 from conrft_sim.tasks import pick_banana
 from conrft_sim.tasks.pick_banana import PickBanana
 
-REST_HEIGHT = pick_banana.PLATE_THICKNESS + pick_banana.BANANA_RADIUS
+REST_HEIGHT = plate.THICKNESS + pick_banana.BANANA_RADIUS
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_sliding_banana_is_no_success(simulation: Simulation) -> None:
 
 
 def test_banana_beside_the_plate_is_no_success(simulation: Simulation) -> None:
-    put_banana(simulation, offset=(0.0, pick_banana.PLATE_RADIUS + 0.05), height=pick_banana.BANANA_RADIUS)
+    put_banana(simulation, offset=(0.0, plate.RADIUS + 0.05), height=pick_banana.BANANA_RADIUS)
     assert not simulation.success()
 
 
@@ -131,7 +132,7 @@ def test_plate_stays_in_the_task_and_moves_when_wide() -> None:
         assert np.ptp(np.array(bananas), axis=0).min() > 0.20
         assert np.ptp(np.array(images), axis=0).min() > 10.0
         distance = np.linalg.norm(np.array(plates) - np.array(bananas), axis=1)
-        assert distance.min() > pick_banana.PLATE_RADIUS  # never solved from the start
+        assert distance.min() > plate.RADIUS  # never solved from the start
 
 
 def test_wide_randomisation_leaves_no_trace_in_the_task(simulation: Simulation) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrft_data.config import Camera, Reset, RewardConfig, TaskConfig, Workspace
-from conrft_sim import scene
+from conrft_sim import plate, scene
 from conrft_sim.pick_and_place import Grasp, PickAndPlacePlan, Placing
 from conrft_sim.plan import Servo
 from conrft_sim.scene import TaskScene
+from conrft_sim.start_area import wide_pair
 from conrft_sim.task import Randomisation, Task
 
 Float64 = NDArray[np.float64]
@@ -25,13 +26,8 @@ BANANA_START = (0.50, 0.11)  # middle of the start area, m
 BANANA_YAW = 0.0  # rad
 START_SPREAD = 0.03  # +-, in x and y, m (paper, Section V)
 
-PLATE_RADIUS = 0.095  # to the rim, m
-PLATE_THICKNESS = 0.008  # m
-_PLATE_BOX = 0.078  # half a side of the box that is touched, m
 PLATE_POSITION = (0.50, -0.13)  # m
-
-WIDE_AREA = ((0.38, 0.62), (-0.20, 0.20))  # plate and banana anywhere in here: x and y range, m
-WIDE_SPREAD = 0.15  # banana within +- this of the middle of its area, m
+WIDE_DISTANCE = plate.RADIUS + 0.09  # between plate and banana at least, m
 
 OPEN_GRIPPER = 0.5  # gate: opening, 0..1 (official code)
 CLEAR_HEIGHT = 0.16  # gate: tool centre point above the table, m (official code)
@@ -52,14 +48,15 @@ class PickBanana(Task):
             demonstrations=20,
             cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
             reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
-            workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.5),
-            reward=RewardConfig(min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
+            workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.3),
+            reward=RewardConfig(threshold=0.7, min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
         )
 
     @classmethod
     def scene(cls) -> TaskScene:
         """The banana, which can be moved, and the plate, which cannot."""
-        return TaskScene(bodies=_banana() + _plate())
+        green = {"rim": "0.13 0.52 0.24 1", "bottom": "0.20 0.66 0.32 1", "middle": "0.28 0.74 0.40 1"}
+        return TaskScene(bodies=_banana() + plate.plate_body(PLATE_POSITION, **green))
 
     @classmethod
     def plan(cls, config: TaskConfig) -> PickAndPlacePlan:
@@ -68,7 +65,7 @@ class PickBanana(Task):
             Servo.for_task(config),
             grasp=Grasp(),
             placing=Placing(
-                rest=PLATE_THICKNESS + BANANA_RADIUS, retreat=max(config.reward.min_tcp_height, 0.0) + 0.03
+                rest=plate.THICKNESS + BANANA_RADIUS, retreat=max(config.reward.min_tcp_height, 0.0) + 0.03
             ),
             item="banana",
             place="plate",
@@ -78,11 +75,11 @@ class PickBanana(Task):
     def place(self, data: mujoco.MjData, rng: np.random.Generator, randomisation: Randomisation) -> None:
         """Banana within three centimetres, plate fixed; ``wide`` moves and turns both."""
         if randomisation == "wide":
-            plate, banana, yaw = _wide_layout(rng)
+            place, banana, yaw = wide_pair(rng, WIDE_DISTANCE)
         else:
-            plate, yaw = np.array(PLATE_POSITION), BANANA_YAW
+            place, yaw = np.array(PLATE_POSITION), BANANA_YAW
             banana = np.array(BANANA_START) + rng.uniform(-START_SPREAD, START_SPREAD, 2)
-        self.set_fixture(data, "plate", [*plate, 0.0])
+        self.set_fixture(data, "plate", [*place, 0.0])
         self.set_free_body(data, "banana", [*banana, BANANA_RADIUS], yaw)
 
     def object_poses(self, data: mujoco.MjData) -> dict[str, Float64]:
@@ -100,18 +97,8 @@ class PickBanana(Task):
     def _banana_rests_on_plate(self, data: mujoco.MjData) -> bool:
         """Whether the plate alone carries the banana, at rest and with its middle inside the rim."""
         away = data.body("banana").xpos[:2] - data.body("plate").xpos[:2]
-        inside = math.hypot(*away) < PLATE_RADIUS
+        inside = math.hypot(*away) < plate.RADIUS
         return inside and self.is_at_rest(data, "banana") and self.touching(data, "banana") == {"plate"}
-
-
-def _wide_layout(rng: np.random.Generator) -> tuple[Float64, Float64, float]:
-    """Plate (2,), banana (2,) apart from it, and the banana's yaw, anywhere in the wide area."""
-    (x_low, x_high), (y_low, y_high) = WIDE_AREA
-    while True:
-        plate = rng.uniform((x_low + 0.04, y_low), (x_high - 0.04, y_high))
-        banana = np.array([0.50, 0.0]) + rng.uniform(-WIDE_SPREAD, WIDE_SPREAD, 2)
-        if math.hypot(*(plate - banana)) > PLATE_RADIUS + 0.09:
-            return plate, banana, float(rng.uniform(-math.pi, math.pi))
 
 
 def _banana() -> str:
@@ -139,28 +126,4 @@ def _banana() -> str:
     <body name="banana" pos="{BANANA_START[0]} {BANANA_START[1]} {BANANA_RADIUS}">
       <freejoint name="banana"/>
       {shapes}
-    </body>"""
-
-
-def _plate() -> str:
-    """A flat green plate.
-
-    What is drawn is round with a rim; what is touched is a flat box about as large, because contacts of
-    capsules with boxes are exact.
-    """
-    half = PLATE_THICKNESS / 2
-    rim, count = [], 18
-    for index in range(count):
-        a, b = (2 * math.pi * (index + k) / count for k in (0, 1))
-        r = PLATE_RADIUS - 0.004
-        line = " ".join(f"{r * math.cos(c):.5f} {r * math.sin(c):.5f} {PLATE_THICKNESS}" for c in (a, b))
-        rim.append(f'<geom type="capsule" fromto="{line}" size="0.005" rgba="0.13 0.52 0.24 1" {scene.VISUAL}/>')
-    rims = "\n      ".join(rim)
-    return f"""
-    <body name="plate" mocap="true" pos="{PLATE_POSITION[0]} {PLATE_POSITION[1]} 0">
-      <geom name="plate" type="box" pos="0 0 {half}" size="{_PLATE_BOX} {_PLATE_BOX} {half}" rgba="0 0 0 0"
-            friction="0.8 0.02 0.001" condim="4" {scene.SURROUNDINGS}/>
-      <geom type="cylinder" pos="0 0 {half}" size="{PLATE_RADIUS} {half}" rgba="0.20 0.66 0.32 1" {scene.VISUAL}/>
-      <geom type="cylinder" pos="0 0 {PLATE_THICKNESS}" size="0.060 0.0006" rgba="0.28 0.74 0.40 1" {scene.VISUAL}/>
-      {rims}
     </body>"""

@@ -1,0 +1,99 @@
+"""How often and how fast the scripted operator solves each task, in one process and without rendering."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conrft_data import rotations
+from conrft_data.reference_pose import ReferencePose
+from conrft_sim.operator import OperatorInput, ScriptedOperator
+from conrft_sim.perturbation import Perturbation
+from conrft_sim.simulation import Simulation
+from conrft_sim.task import UnknownTask, task_class, task_names
+
+_GRIPPER_DECISION = 0.5  # an action beyond +-0.5 opens or closes, in between the gripper stays
+
+
+def hand_action(hand: OperatorInput, tcp_pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The action (7,) that the control loop makes of the device's state: end-effector frame, clipped."""
+    body = rotations.rotate_blocks(rotations.inverse(tcp_pose[3:]), hand.twist)
+    return np.array([*np.clip(body, -1.0, 1.0), float(hand.open) - float(hand.close)])
+
+
+def run_episode(simulation: Simulation, operator: ScriptedOperator, seed: int, episode: int) -> tuple[bool, int]:
+    """One demonstration from the start state of (``seed``, ``episode``): success, and the steps it took."""
+    task = simulation.task_config
+    simulation.reset(seed, episode)
+    operator.reset(episode)
+    reference = ReferencePose(task.motion_limits())
+    reference.start(simulation.tcp_pose)
+    for step in range(task.max_steps):
+        scene = simulation.scene()
+        if scene.success:
+            return True, step
+        execute(simulation, reference, hand_action(operator.act(scene), scene.tcp_pose))
+    return simulation.success(), task.max_steps
+
+
+def execute(simulation: Simulation, reference: ReferencePose, action: NDArray[np.float64]) -> None:
+    """Carries an action (7,) out for one tick, as the commander does."""
+    target = reference.apply(action, simulation.tcp_pose)
+    decided = simulation.task_config.action_dim == 7 and abs(action[6]) >= _GRIPPER_DECISION
+    simulation.set_target(target, float(action[6] > 0) if decided else None)
+    simulation.advance()
+
+
+def measure(task: str, episodes: int, seed: int, perturbation: Perturbation) -> dict[str, float]:
+    """Share of episodes that succeed, mean length of those, and seconds; raises UnknownTask."""
+    kind = task_class(task)
+    config = kind.default_config()
+    operator = ScriptedOperator("demonstrate", kind.plan(config), seed)
+    start = time.perf_counter()
+    with Simulation(config, seed, perturbation=perturbation) as simulation:
+        results = [run_episode(simulation, operator, seed, episode) for episode in range(1, episodes + 1)]
+    lengths = [length for success, length in results if success]
+    return {
+        "success": len(lengths) / episodes,
+        "mean_length": round(float(np.mean(lengths)), 1) if lengths else float("nan"),
+        "episodes": episodes,
+        "max_steps": config.max_steps,
+        "wall_s": round(time.perf_counter() - start, 1),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; the last line of stdout is one JSON object."""
+    parser = argparse.ArgumentParser(prog="conrft bench operator", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=20, help="of each task (default: %(default)s)")
+    parser.add_argument("--tasks", nargs="+", default=["all"], help="names of tasks, or all (default)")
+    parser.add_argument("--seed", type=int, default=0, help="of start states and of the hand (default: %(default)s)")
+    parser.add_argument("--perturbation", type=Perturbation.parse, default="none", help="such as lighting,friction:0.5")
+    parser.add_argument("--json", action="store_true", help="only the JSON object")
+    arguments = parser.parse_args(argv)
+    if arguments.episodes < 1:
+        parser.error("--episodes must be at least 1")
+    figures = {}
+    try:
+        for task in task_names() if arguments.tasks == ["all"] else arguments.tasks:
+            figures[task] = measure(task, arguments.episodes, arguments.seed, arguments.perturbation)
+            if not arguments.json:
+                print(_line(task, figures[task]), flush=True)
+    except UnknownTask as error:
+        parser.error(str(error))
+    print(json.dumps(figures))
+    return 0
+
+
+def _line(task: str, f: dict[str, float]) -> str:
+    return f"{task:<20} success {f['success']:6.1%}   mean length {f['mean_length']:5.1f} steps   {f['wall_s']:.1f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""What holds for every task of the simulation, whichever modules there are."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import gymnasium
+import numpy as np
+import pytest
+
+from conrft_data.reference_pose import ReferencePose
+from conrft_sim.environment import TaskEnv, environment_id, register
+from conrft_sim.operator import ScriptedOperator
+from conrft_sim.operator_benchmark import execute, run_episode
+from conrft_sim.plan import Plan, ideal_action
+from conrft_sim.simulation import Simulation
+from conrft_sim.task import UnknownTask, task_class, task_names
+
+TASKS = task_names()
+every_task = pytest.mark.parametrize("name", TASKS)
+
+
+def simulated(name: str, **options: str) -> Simulation:
+    return Simulation(task_class(name).default_config(), **options)  # type: ignore[arg-type]
+
+
+def plan_of(name: str) -> Plan:
+    kind = task_class(name)
+    return kind.plan(kind.default_config())
+
+
+def test_an_unknown_task_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(UnknownTask, match=r"no task 'fold_laundry'; it has .*pick_banana"):
+        task_class("fold_laundry")
+
+
+@every_task
+def test_its_configuration_bears_its_name(name: str) -> None:
+    assert task_class(name).default_config().name == name
+
+
+@every_task
+def test_start_states_depend_on_seed_and_episode_alone_and_are_no_success(name: str) -> None:
+    def states(simulation: Simulation, *episodes: int) -> list[np.ndarray]:
+        found = []
+        for episode in episodes:
+            simulation.reset(3, episode)
+            scene = simulation.scene()
+            assert not scene.success
+            found.append(np.concatenate([scene.objects[key] for key in sorted(scene.objects)]))
+        return found
+
+    with simulated(name) as first, simulated(name) as second:
+        one, two = states(first, 1, 2)
+        (again,) = states(second, 2)
+    assert np.array_equal(two, again)
+    assert not np.array_equal(one, two)
+
+
+@every_task
+def test_the_objects_stay_where_they_start(name: str) -> None:
+    with simulated(name) as simulation:
+        simulation.reset(0, 1)
+        before = simulation.scene().objects
+        for _ in range(10):
+            simulation.advance()
+        for key, pose in simulation.scene().objects.items():
+            assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+        assert not simulation.success()
+
+
+@every_task
+def test_wide_start_states_spread_and_look_different_and_are_no_success(name: str) -> None:
+    with simulated(name, randomisation="wide") as wide, simulated(name) as narrow:
+        spread, pixels = {}, []
+        for simulation in (wide, narrow):
+            places = []
+            for episode in range(12):
+                simulation.reset(0, episode)
+                simulation.advance()
+                scene = simulation.scene()
+                assert not scene.success
+                assert all(np.isfinite(pose).all() for pose in scene.objects.values())
+                places.append(np.concatenate([pose[:3] for pose in scene.objects.values()]))
+                if simulation is wide:
+                    pixels.append(simulation.render("side").mean(axis=(0, 1)))
+            spread[simulation] = np.ptp(np.array(places), axis=0).max()
+        assert spread[wide] > 1.5 * spread[narrow]
+        assert np.ptp(np.array(pixels), axis=0).min() > 4.0
+
+
+@every_task
+def test_both_cameras_see_what_the_task_is_about_from_the_start(name: str) -> None:
+    with simulated(name) as simulation:
+        simulation.reset(0, 1)
+        body = simulation.model.body(plan_of(name).aimed[0])
+        shapes = slice(int(body.geomadr[0]), int(body.geomadr[0] + body.geomnum[0]))
+        for camera, share in (("side", 0.0010), ("wrist", 0.0015)):
+            before = simulation.render(camera).copy()
+            colours = simulation.model.geom_rgba[shapes].copy()
+            simulation.model.geom_rgba[shapes] = [1.0, 0.0, 1.0, 1.0]
+            seen = (simulation.render(camera) != before).any(axis=2).mean()
+            simulation.model.geom_rgba[shapes] = colours
+            assert seen > share, f"{camera}: {seen:.4f} of the image"
+
+
+@every_task
+def test_the_operator_succeeds_at_the_pace_of_a_person(name: str) -> None:
+    operator = ScriptedOperator("demonstrate", plan_of(name), seed=5)
+    with simulated(name) as simulation:
+        lengths = []
+        for episode in range(1, 5):
+            success, length = run_episode(simulation, operator, 5, episode)
+            assert success, f"episode {episode}"
+            lengths.append(length)
+        assert 25 < np.mean(lengths) < 0.8 * simulation.task_config.max_steps
+
+
+@every_task
+def test_the_plan_goes_on_from_what_random_actions_left(name: str) -> None:
+    plan = plan_of(name)
+    with simulated(name) as simulation:
+        reference = ReferencePose(simulation.task_config.motion_limits())
+        for episode in range(1, 5):
+            rng = np.random.default_rng(episode)
+            simulation.reset(1, episode)
+            reference.start(simulation.tcp_pose)
+            way = rng.uniform(-1, 1, 7)  # a policy that strays drifts, it does not tremble
+            for tick in range(40):
+                towards = ideal_action(plan, simulation.scene()) if tick % 20 < 10 else way
+                execute(simulation, reference, np.clip(towards + rng.normal(0, 0.4, 7), -1, 1))
+            for _ in range(simulation.task_config.max_steps):
+                if simulation.success():
+                    break
+                execute(simulation, reference, ideal_action(plan, simulation.scene()).astype(float))
+            assert simulation.success(), f"episode {episode}"
+
+
+@every_task
+def test_phases_and_ticks_to_go_tell_how_far_the_task_is(name: str) -> None:
+    plan = plan_of(name)
+    with simulated(name) as simulation:
+        simulation.reset(2, 1)
+        reference = ReferencePose(simulation.task_config.motion_limits())
+        reference.start(simulation.tcp_pose)
+        steps = []
+        while not simulation.success() and len(steps) < simulation.task_config.max_steps:
+            scene = simulation.scene()
+            steps.append(plan.step(scene))
+            execute(simulation, reference, ideal_action(plan, scene).astype(float))
+        assert simulation.success()
+        end = plan.step(simulation.scene())
+    assert {step.phase for step in [*steps, end]} <= set(plan.phases)
+    assert end.ticks_to_go < 0.3 * steps[0].ticks_to_go
+    assert all(
+        np.linalg.norm(step.twist[:3]) <= 1 + 1e-9 and np.linalg.norm(step.twist[3:]) <= 1 + 1e-9 for step in steps
+    )
+
+
+@every_task
+def test_the_free_box_is_free_and_within_reach(name: str) -> None:
+    plan, config = plan_of(name), task_class(name).default_config()
+    assert np.all(np.array(plan.look_low) >= config.workspace.low)
+    assert np.all(np.array(plan.look_high) <= config.workspace.high)
+    with simulated(name) as simulation:
+        simulation.reset(0, 1)
+        before = simulation.scene().objects
+        down = simulation.reset_pose[3:]
+        reached = simulation.tcp_pose[:3]
+        for corner in (plan.look_low, (plan.look_high[0], plan.look_low[1], plan.look_low[2]), plan.look_high):
+            for share in np.linspace(0, 1, 12):
+                simulation.set_target([*(reached + share * (np.array(corner) - reached)), *down])
+                simulation.advance()
+            for _ in range(8):
+                simulation.advance()
+            reached = simulation.tcp_pose[:3]
+            assert np.linalg.norm(reached - corner) < 0.02
+        for key, pose in simulation.scene().objects.items():
+            assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+
+
+@every_task
+def test_a_control_step_with_both_renders_is_quick(name: str) -> None:
+    with simulated(name) as simulation:
+        took = []
+        for _ in range(12):
+            start = time.process_time()
+            simulation.advance()
+            simulation.render("side")
+            simulation.render("wrist")
+            took.append(time.process_time() - start)
+    assert np.median(took) < 0.025  # seconds of one core
+
+
+@every_task
+def test_gymnasium_knows_it_with_its_own_action_space(name: str) -> None:
+    register()
+    made = gymnasium.make(environment_id(name)).unwrapped
+    assert isinstance(made, TaskEnv)
+    dimension = task_class(name).default_config().action_dim
+    made.reset(seed=0)
+    opening = made.simulation.gripper_opening
+    observation, *_ = made.step(np.full(dimension, -1.0, np.float32))
+    with pytest.raises(ValueError, match=f"must be {dimension} finite numbers"):
+        made.step(np.zeros(13 - dimension, np.float32))
+    made.close()
+    assert made.action_space.shape == (dimension,)
+    moved = not math.isclose(float(observation["proprioception"][0]), opening, abs_tol=0.02)
+    assert moved == (dimension == 7)  # a gripper without an action stays as it is
+
+
+@pytest.mark.parametrize("name", ["pick_banana", "put_spoon", "put_bread"])
+def test_an_object_on_its_place_in_a_closed_hand_is_no_success_even_without_gates(name: str) -> None:
+    kind = task_class(name)
+    gates = kind.default_config().reward.model_copy(update={"min_gripper_opening": 0.0, "min_tcp_height": -10.0})
+    config = kind.default_config().model_copy(update={"reward": gates})
+    plan = kind.plan(kind.default_config())
+    with Simulation(config) as simulation:
+        simulation.reset(0, 1)
+        reference = ReferencePose(config.motion_limits())
+        reference.start(simulation.tcp_pose)
+        closed, phases = False, []
+        for _ in range(70):
+            scene = simulation.scene()
+            action = ideal_action(plan, scene).astype(float)
+            closed = closed or action[6] < 0
+            action[6] = -1.0 if closed else action[6]  # never lets go
+            phases.append(plan.step(scene).phase)
+            execute(simulation, reference, action)
+            assert not simulation.success()
+        assert phases[-1] == "release"  # it is there, and held
