@@ -44,11 +44,6 @@ def lowest_point(pose: Float64) -> float:
     return float(pose[2]) - _half_extent(pose, np.array([0.0, 0.0, 1.0]))
 
 
-def is_flat(pose: Float64) -> bool:
-    """Whether the slice lies, within 12 degrees."""
-    return bool(abs(rotations.rotate(pose[3:], [0.0, 1.0, 0.0])[2]) > math.cos(math.radians(12)))
-
-
 class SliceGraspPlan(GraspPlan):
     """The part of a plan that ends with the slice in the hand, however it lies."""
 

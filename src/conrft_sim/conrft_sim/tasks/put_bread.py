@@ -14,6 +14,7 @@ from conrft_sim.bread_slice import SliceGraspPlan
 from conrft_sim.pick_and_place import PickAndPlacePlan, Placing
 from conrft_sim.plan import Servo
 from conrft_sim.scene import TaskScene
+from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.start_area import wide_pair
 from conrft_sim.task import Randomisation, Task
 
@@ -93,16 +94,21 @@ class PutBread(Task):
         return {name: self.body_pose(data, name) for name in ("slice", "plate", "board")}
 
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
-        """Ground truth: the slice lies flat within the plate, untouched, and the open hand is clear above."""
+        """Ground truth: all of the slice rests within the plate, untouched, and the open hand is clear above."""
         pose = self.body_pose(data, "slice")
         inside = math.hypot(*(pose[:2] - data.body("plate").xpos[:2])) < ON_THE_PLATE
-        lies = bread_slice.is_flat(pose) and self.is_at_rest(data, "slice")
         alone = self.touching(data, "slice") == {"plate"}
-        return inside and lies and alone and self.gates_passed(tcp_pose, gripper_opening)
+        return inside and self.is_at_rest(data, "slice") and alone and self.gates_passed(tcp_pose, gripper_opening)
 
 
 class PutBreadPlan(SliceGraspPlan, PickAndPlacePlan):
-    """The slice's way to grasp, then the usual way to a place."""
+    """The slice's way to grasp, then the usual way to a place; a slice that was taken upright is put down upright."""
+
+    def rest_height(self, scene: SceneSnapshot) -> float:
+        """Height of the slice's middle on the plate, the way it is held."""
+        slice_pose = scene.objects["slice"]
+        bottom = float(slice_pose[2]) - bread_slice.lowest_point(slice_pose)
+        return float(scene.objects["plate"][2]) + plate.THICKNESS + bottom
 
 
 def _board() -> str:
