@@ -1,7 +1,10 @@
 from setuptools import find_packages, setup
 
 PACKAGE = "conrft_control"
-NODES = ("observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server")
+NODES = (
+    "observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server", "franka_adapter",
+    "impedance_phases",
+)  # fmt: skip
 
 setup(
     name=PACKAGE,
@@ -12,7 +15,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
-    install_requires=["setuptools", "numpy"],
+    install_requires=["setuptools", "numpy", "pydantic"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",

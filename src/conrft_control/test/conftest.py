@@ -1,6 +1,7 @@
 """A task, a robot and the states of the supervisor that the tests of this package share."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from conrft_data.conversion import ns_to_stamp, pose_to_msg, twist_to_msg, wrenc
 from conrft_data.images import array_to_image
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Mode, Outcome, Phase
+
+# The test files share modules of this folder; pytest itself imports none but conftest.py.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TASK = {
     "name": "pick_banana",

@@ -47,15 +47,16 @@ def declare(
 
 def declare_task(node: Node) -> TaskConfig:
     """The task's configuration, from the file that parameter ``task_file`` names; raises ConfigError."""
-    return load_config(TaskConfig, _declare_file(node, "task_file", "YAML file of the task"))
+    return load_config(TaskConfig, declare_file(node, "task_file", "YAML file of the task"))
 
 
 def declare_robot(node: Node) -> RobotConfig:
     """The robot's configuration, from the file that parameter ``robot_file`` names; raises ConfigError."""
-    return load_config(RobotConfig, _declare_file(node, "robot_file", "YAML file of the robot"))
+    return load_config(RobotConfig, declare_file(node, "robot_file", "YAML file of the robot"))
 
 
-def _declare_file(node: Node, name: str, about: str) -> str:
+def declare_file(node: Node, name: str, about: str) -> str:
+    """The path that parameter ``name`` holds; raises ConfigError when it is empty. ``about``: what the file is."""
     file = str(declare(node, name, "", about))
     if not file:
         raise ConfigError(f"parameter {name} is empty: it must name the {about}")

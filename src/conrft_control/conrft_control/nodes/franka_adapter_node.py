@@ -1,0 +1,172 @@
+"""The Franka adapter: a gripper's actions, what the arm is told at the start, and recovery when a person asks for it.
+
+Everything of franka_ros2 and of a gripper's driver that is not a plain topic goes through here, so that the rest of the
+loop is the same on a robot and in simulation.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from rclpy.task import Future
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from conrft_control import franka_interfaces as franka
+from conrft_control.button_presses import ButtonPresses
+from conrft_control.franka_settings import FrankaSettings
+from conrft_control.health_board import Level
+from conrft_control.nodes import quality_of_service as qos
+from conrft_control.nodes.franka_calls import ErrorRecovery, GripperActions, SetupSequence
+from conrft_control.nodes.node_health import NodeHealth
+from conrft_control.nodes.parameters import declare, declare_file, declare_robot
+from conrft_data import topics
+from conrft_data.config import load_config
+from conrft_data.conversion import MessageError, episode_status_from_msg, stamp_to_ns
+from conrft_data.node_process import run
+from conrft_data.types import Phase
+from conrft_msgs.msg import EpisodeState
+
+# How often goals and answers are looked after: far below what a gripper takes, far above what a core notices.
+_STEP_S = 0.02
+
+# The state comes a thousand times a second, and a core has better things to do than to read all of it.
+_STATE_PERIOD_S = 0.05
+
+
+class FrankaAdapterNode(Node):
+    """Listens to the commander's gripper commands and to the operator, and speaks to franka_ros2."""
+
+    def __init__(self, **options: Any) -> None:
+        """``options`` go to rclpy's Node."""
+        super().__init__("franka_adapter", **options)
+        robot = declare_robot(self)
+        self._settings = load_config(FrankaSettings, declare_file(self, "franka_file", "YAML file of the Franka arm"))
+        about = "button that recovers the arm after a reflex, outside episodes; -1: none, the service alone does"
+        self._recover_button = int(declare(self, "recover_button", -1, about, low=-1, high=64))
+        self._presses = ButtonPresses(debounce_s=0.05)
+        self._phase: Phase | None = None
+        self._robot_problem, self._unlike, self._state_wall_s = "", list[str](), float("-inf")
+        self._setup = SetupSequence(self, list(franka.setup_calls(self._settings)), self._settings.service_timeout)
+        self._recovery = ErrorRecovery(self, self._settings)
+        self._gripper = (
+            GripperActions(self, self._settings.gripper, robot.gripper_max_width) if self._settings.gripper else None
+        )
+        state = self._settings.robot_state
+        inputs = [
+            topics.EPISODE_STATE,
+            *([state] if state else []),
+            *([robot.gripper_command] if self._gripper else []),
+        ]
+        self._health = NodeHealth(self, self._report, inputs=inputs)
+        self._connect(robot.gripper_command)
+
+    def _connect(self, gripper_command: str) -> None:
+        if self._gripper is not None:
+            self.create_subscription(Float64MultiArray, gripper_command, self._on_gripper, topics.COMMAND)
+        if self._settings.robot_state:
+            self._state_kind = franka.interfaces("franka_msgs", "msg").FrankaRobotState
+            about = (self._state_kind, self._settings.robot_state, self._on_robot_state, topics.SENSOR)
+            self.create_subscription(*about, raw=True)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, qos.LATCHED)
+        self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep=False))
+        # Their answers wait for the robot's; in the node's own group nothing else would run until then.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(Trigger, "recover_robot", self._on_recover, callback_group=waiting)
+        self.create_service(Trigger, "configure_robot", self._on_configure, callback_group=waiting)
+        self.create_timer(_STEP_S, self._step, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_gripper(self, message: Float64MultiArray) -> None:
+        assert self._gripper is not None
+        self._gripper.want(message.data)
+
+    def _on_robot_state(self, raw: bytes) -> None:
+        now = time.monotonic()
+        if now - self._state_wall_s < _STATE_PERIOD_S:
+            return
+        self._state_wall_s = now
+        state = deserialize_message(raw, self._state_kind)
+        self._robot_problem = franka.robot_problem(state)
+        self._unlike = franka.unlike_settings(state, self._settings) if self._setup.done else []
+
+    def _on_episode_state(self, message: EpisodeState) -> None:
+        try:
+            self._phase = episode_status_from_msg(message).phase
+        except MessageError as error:
+            self.get_logger().error(str(error))
+
+    def _on_joy(self, message: Joy) -> None:
+        pressed = self._presses.update(message.buttons, stamp_to_ns(message.header.stamp))
+        if self._recover_button in pressed:
+            refusal = self._recovery_refusal()
+            if refusal:
+                self.get_logger().warning(f"recovery: {refusal}")
+            else:
+                self._recovery.start().add_done_callback(partial(self._after_recovery, "button"))
+
+    async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self._recovery_refusal()
+        if not response.message:
+            done = self._recovery.start()
+            done.add_done_callback(partial(self._after_recovery, "service"))
+            response.message = await done
+        response.success = not response.message
+        return response
+
+    async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = await self._setup.start()
+        response.success = not response.message
+        return response
+
+    def _recovery_refusal(self) -> str:
+        """Why the arm must not be recovered now: a person has to end the episode first."""
+        return "an episode is running; end it first" if self._phase is Phase.RUNNING else ""
+
+    def _after_recovery(self, way: str, done: Future) -> None:
+        error = done.result()
+        self.get_logger().warning(f"the operator's {way} asked for error recovery: {error or 'the arm is well again'}")
+        self._report()
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        self._setup.step(now)
+        self._recovery.step(now)
+        if self._gripper is not None:
+            self._gripper.step(now)
+        if self._level() is not self._health.level:
+            self._report()
+
+    def _level(self) -> Level:
+        if self._problems():
+            return Level.ERROR
+        return Level.OK if self._setup.done else Level.STALE
+
+    def _problems(self) -> list[str]:
+        gripper = self._gripper.problem if self._gripper is not None else ""
+        return [problem for problem in (self._setup.problem, self._robot_problem, gripper, *self._unlike) if problem]
+
+    def _report(self) -> None:
+        values = {"gripper": self._gripper.doing if self._gripper is not None else "none", "set": self._setup.word}
+        level, word = self._level(), self._setup.word
+        if level is Level.ERROR:
+            word = "; ".join(self._problems())
+        elif level is Level.OK:
+            word = self._recovery.word or "the arm is set up"
+        self._health.say(level, word, values)
+
+
+def main() -> None:
+    """Runs the Franka adapter."""
+    sys.exit(run(FrankaAdapterNode, "franka_adapter"))
+
+
+if __name__ == "__main__":
+    main()

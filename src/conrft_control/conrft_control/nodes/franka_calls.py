@@ -1,0 +1,208 @@
+"""Calls of franka_ros2's services and actions that never block: a timer looks after them, and time ends them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.task import Future
+
+from conrft_control import franka_interfaces as franka
+from conrft_control.franka_settings import FrankaSettings, GripperSettings
+from conrft_control.gripper_goals import GripperGoals, Step
+
+_STATUS_WORDS = {GoalStatus.STATUS_ABORTED: "aborted", GoalStatus.STATUS_CANCELED: "cancelled"}
+
+
+class GripperActions:
+    """Sends the goals that GripperGoals decides on."""
+
+    def __init__(self, node: Node, settings: GripperSettings, max_width: float) -> None:
+        """``max_width``: of the open gripper, m."""
+        self._node, self._settings, self._max_width = node, settings, max_width
+        self._goals = GripperGoals(settings.timeout, settings.patience)
+        self._clients: dict[str, ActionClient] = {}
+        self._handle: Any = None
+        self._refusal = ""
+        for opening in (0.0, 1.0):
+            self._client(opening)  # discovery takes longer than a person wants to wait for the first grasp
+
+    @property
+    def problem(self) -> str:
+        """Why the gripper is not where it should be; empty when all is well."""
+        return self._refusal or self._goals.problem
+
+    @property
+    def doing(self) -> str:
+        """For a person."""
+        return "rests" if self._goals.goal is None else f"goes to {self._goals.goal:.2f}"
+
+    def want(self, opening: Sequence[float]) -> None:
+        """``opening``: one number, 0 closed .. 1 open; anything else is refused."""
+        self._refusal = ""
+        try:
+            (value,) = opening
+            self._goals.want(float(value), time.monotonic())
+        except ValueError:
+            self._refusal = f"gripper: a command is one opening in 0 .. 1, got {list(opening)}"
+            return
+        self.step(time.monotonic())
+
+    def step(self, wall_s: float) -> None:
+        """Sends or cancels what is due."""
+        client = self._client(self._goals.wish if self._goals.wish is not None else 1.0)
+        step, opening = self._goals.step(wall_s, server_is_there=client.server_is_ready())
+        if step is Step.SEND:
+            goal = franka.gripper_goal(self._settings, opening, self._max_width).goal
+            self._handle = None
+            sent = client.send_goal_async(goal)
+            sent.add_done_callback(partial(self._on_answer, self._goals.number))
+        elif step is Step.CANCEL and self._handle is not None:
+            self._handle.cancel_goal_async()
+
+    def _client(self, opening: float) -> ActionClient:
+        wanted = franka.gripper_goal(self._settings, opening, self._max_width)
+        if wanted.action not in self._clients:
+            self._clients[wanted.action] = ActionClient(self._node, wanted.kind, wanted.action)
+        return self._clients[wanted.action]
+
+    def _on_answer(self, number: int, answer: Future) -> None:
+        handle = answer.result()
+        if not handle.accepted:
+            self._goals.ended(number, "the action server rejected the goal")
+            return
+        if number != self._goals.number or self._goals.cancelled:
+            handle.cancel_goal_async()
+        if number == self._goals.number:
+            self._handle = handle
+        handle.get_result_async().add_done_callback(partial(self._on_result, number))
+
+    def _on_result(self, number: int, answer: Future) -> None:
+        response = answer.result()
+        error = franka.gripper_error(response.result)
+        if response.status != GoalStatus.STATUS_SUCCEEDED:
+            error = f"{_STATUS_WORDS.get(response.status, response.status)}: {error or 'no reason given'}"
+        self._goals.ended(number, error)
+        if number == self._goals.number:
+            self._handle = None
+
+
+class SetupSequence:
+    """Calls the services of the start one after the other; a refusal stops it until a person starts it again."""
+
+    def __init__(self, node: Node, calls: Sequence[franka.SetupCall], timeout_s: float) -> None:
+        """``timeout_s``: for one answer; a service that is not there yet is waited for without end."""
+        self._calls, self._timeout_s = list(calls), timeout_s
+        self._clients: list[Client] = [node.create_client(call.kind, call.service) for call in self._calls]
+        self._next, self._since_wall_s = 0, 0.0
+        self._answer: Future | None = None
+        self._waiting: list[Future] = []
+        self.problem = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether the robot has taken everything."""
+        return self._next == len(self._calls) and not self.problem
+
+    @property
+    def word(self) -> str:
+        """What has been done and what is waited for."""
+        if self._next < len(self._calls):
+            return f"waits for {self._calls[self._next].service}"
+        return ", ".join(call.service.rpartition("/")[2] for call in self._calls) or "nothing to set"
+
+    def start(self) -> Future:
+        """Begins again from the first call; the future's result is the problem, empty when there was none."""
+        self._next, self._answer, self.problem = 0, None, ""
+        ended = Future()
+        self._waiting.append(ended)
+        return ended
+
+    def step(self, wall_s: float) -> None:
+        """Sends the next request, or finds that an answer does not come."""
+        if self.done or self.problem:
+            self._tell()
+            return
+        call, client = self._calls[self._next], self._clients[self._next]
+        if self._answer is None:
+            if client.service_is_ready():
+                self._since_wall_s = wall_s
+                self._answer = client.call_async(call.request)
+            elif self._waiting:
+                self._fail(call, "the service is not there")
+        elif self._answer.done():
+            response, self._answer = self._answer.result(), None
+            if response.success:
+                self._next += 1
+            else:
+                self._fail(call, f"refused: {response.error or 'no reason given'}")
+        elif wall_s - self._since_wall_s > self._timeout_s:
+            client.remove_pending_request(self._answer)
+            self._fail(call, f"no answer within {self._timeout_s:.1f} s")
+
+    def _fail(self, call: franka.SetupCall, reason: str) -> None:
+        self._answer = None
+        self.problem = f"{call.service}: {reason}"
+        self._tell()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for ended in waiting:
+            ended.set_result(self.problem)
+
+
+class ErrorRecovery:
+    """franka_ros2's error_recovery, when a person asks for it and never else."""
+
+    def __init__(self, node: Node, settings: FrankaSettings) -> None:
+        kind = franka.interfaces("franka_msgs", "action").ErrorRecovery
+        self._name, self._timeout_s = f"{settings.action_server}/error_recovery", settings.service_timeout
+        self._goal, self._client = kind.Goal(), ActionClient(node, kind, self._name)
+        self._ended: Future | None = None
+        self._sent, self._since_wall_s = False, 0.0
+        self.word = ""
+
+    def start(self) -> Future:
+        """Asks for recovery once; the future's result is why it failed, empty when it did not."""
+        if self._ended is not None:
+            return self._ended
+        ended = Future()
+        self._ended, self._sent, self._since_wall_s = ended, False, time.monotonic()
+        self.step(self._since_wall_s)
+        return ended
+
+    def step(self, wall_s: float) -> None:
+        """Sends the goal when the server is there, and gives up when no answer comes."""
+        if self._ended is None:
+            return
+        if not self._sent and self._client.server_is_ready():
+            self._sent = True
+            self._client.send_goal_async(self._goal).add_done_callback(partial(self._on_answer, self._ended))
+        if wall_s - self._since_wall_s > self._timeout_s:
+            reason = f"no answer within {self._timeout_s:.1f} s" if self._sent else "the action server is not there"
+            self._end(self._ended, reason)
+
+    def _on_answer(self, ended: Future, answer: Future) -> None:
+        handle = answer.result()
+        if handle.accepted:
+            handle.get_result_async().add_done_callback(partial(self._on_result, ended))
+        else:
+            self._end(ended, "rejected")
+
+    def _on_result(self, ended: Future, answer: Future) -> None:
+        status = answer.result().status
+        well = status == GoalStatus.STATUS_SUCCEEDED
+        self._end(ended, "" if well else f"{_STATUS_WORDS.get(status, status)}; see the log of franka_ros2")
+
+    def _end(self, ended: Future, error: str) -> None:
+        if self._ended is None or self._ended is not ended:
+            return  # an answer that was given up
+        self._ended = None
+        self.word = f"{self._name}: {error}" if error else "recovered by the operator"
+        ended.set_result(self.word if error else "")

@@ -1,0 +1,305 @@
+"""The Franka adapter against action and service servers of franka_ros2's names and types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from franka_ros2 import FakeAction, FakeService, provide_interfaces
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from conrft_control import franka_interfaces
+from conrft_control.franka_settings import FrankaSettings
+from conrft_control.nodes.franka_adapter_node import FrankaAdapterNode
+from conrft_data import topics
+from conrft_data.config import ConfigError
+from conrft_data.conversion import episode_status_to_msg
+from conrft_data.types import Phase
+
+COMMAND = "gripper/gripper_position_controller/commands"
+STATE = "franka_robot_state_broadcaster/robot_state"
+SETTINGS: dict[str, Any] = {
+    "load": {"mass": 0.4, "center_of_mass": [0.0, 0.0, 0.05]},
+    "tcp_frame": {"position": [0.0, 0.0, 0.1]},
+    "stiffness_frame": {},
+    "collision": {
+        "contact_torque": [10.0] * 7,
+        "collision_torque": [20.0] * 7,
+        "contact_force": [15.0] * 6,
+        "collision_force": [30.0] * 6,
+    },
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interfaces() -> None:
+    provide_interfaces()
+
+
+class Workstation:
+    """franka_ros2, played by the test, and the adapter."""
+
+    def __init__(self, graph: Any, files: dict[str, str], folder: Path, make_status: Callable[..., Any]) -> None:
+        self.graph, self._files, self._folder, self._make_status = graph, files, folder, make_status
+        action, srv = (franka_interfaces.interfaces("franka_msgs", part) for part in ("action", "srv"))
+        self.state_kind = franka_interfaces.interfaces("franka_msgs", "msg").FrankaRobotState
+        self.move = FakeAction(graph.node, action.Move, "franka_gripper/move")
+        self.grasp = FakeAction(graph.node, action.Grasp, "franka_gripper/grasp")
+        self.recovery = FakeAction(graph.node, action.ErrorRecovery, "action_server/error_recovery")
+        kinds = {
+            "set_load": srv.SetLoad,
+            "set_tcp_frame": srv.SetTCPFrame,
+            "set_stiffness_frame": srv.SetStiffnessFrame,
+            "set_full_collision_behavior": srv.SetFullCollisionBehavior,
+        }
+        self.services = {n: FakeService(graph.node, kind, f"service_server/{n}") for n, kind in kinds.items()}
+        self.diagnostics: list[DiagnosticArray] = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+
+    def start(self, settings: dict[str, Any] | None = None, **parameters: Any) -> Any:
+        path = self._folder / "franka.yaml"
+        path.write_text(json.dumps(SETTINGS if settings is None else settings))
+        files = {"robot_file": self._files["robot_file"], "franka_file": str(path)}
+        return self.graph.start(FrankaAdapterNode, **files, **parameters)
+
+    def well(self) -> None:
+        """Everything that the adapter listens to is there, and it is content."""
+        self.phase(Phase.READY)
+        self.say_state(mode=1)
+        self.graph.say(COMMAND, Float64MultiArray(data=[1.0]), topics.COMMAND)
+        self.graph.until(lambda: self.move.goals)
+        self.move.end(success=True)
+        self.until_said(b"\x00", "")
+
+    def phase(self, phase: Phase) -> None:
+        message = episode_status_to_msg(self._make_status(phase))
+        self.graph.say(topics.EPISODE_STATE, message, topics.LATCHED)
+
+    def open_gripper(self, opening: float) -> None:
+        self.graph.say(COMMAND, Float64MultiArray(data=[opening]), topics.COMMAND)
+
+    def say_state(self, mode: int, mass: float = 0.4, **errors: bool) -> None:
+        state = self.state_kind(robot_mode=mode)
+        state.inertia_load.inertia.m, state.inertia_load.inertia.com.z = mass, 0.05
+        for name, value in errors.items():
+            setattr(state.current_errors, name, value)
+        self.graph.say(STATE, state, topics.SENSOR)
+
+    def until_said(self, level: bytes, text: str) -> None:
+        def said() -> bool:
+            last = [status for array in self.diagnostics[-1:] for status in array.status]
+            return bool(last) and last[0].level == level and text in last[0].message
+
+        self.graph.until(said)
+
+    def call(self, name: str) -> Any:
+        client = self.graph.node.create_client(Trigger, name)
+        self.graph.until(client.service_is_ready)
+        return client.call_async(Trigger.Request())
+
+
+@pytest.fixture
+def workstation(graph: Any, files: dict[str, str], tmp_path: Path, status: Callable[..., Any]) -> Workstation:
+    return Workstation(graph, files, tmp_path, status)
+
+
+def test_at_the_start_the_arm_is_told_its_load_frames_and_thresholds(workstation: Workstation) -> None:
+    workstation.start()
+    services = workstation.services
+    workstation.graph.until(lambda: all(service.requests for service in services.values()))
+    (load,) = services["set_load"].requests
+    assert (load.mass, list(load.center_of_mass)) == (0.4, [0.0, 0.0, 0.05])
+    np.testing.assert_array_equal(np.reshape(load.load_inertia, (3, 3)), np.eye(3) * 0.001)
+    (frame,) = services["set_tcp_frame"].requests
+    assert list(frame.transformation[12:]) == [0.0, 0.0, 0.1, 1.0], "column by column"
+    (thresholds,) = services["set_full_collision_behavior"].requests
+    assert list(thresholds.lower_force_thresholds_nominal) == [15.0] * 6
+    assert list(thresholds.upper_torque_thresholds_acceleration) == [20.0] * 7
+    workstation.well()
+
+
+def test_a_refused_setting_is_an_error_until_the_operator_asks_again(workstation: Workstation) -> None:
+    load = workstation.services["set_load"]
+    load.refusal = "command not possible in the current mode"
+    workstation.start()
+    workstation.until_said(b"\x02", "service_server/set_load: refused: command not possible in the current mode")
+    load.refusal = ""
+    workstation.graph.spin(0.2)
+    assert len(load.requests) == 1, "nothing is tried again by itself"
+    answer = workstation.call("configure_robot")
+    workstation.graph.until(answer.done)
+    assert (answer.result().success, len(load.requests)) == (True, 2)
+    workstation.well()
+
+
+def test_a_robot_that_counts_with_another_load_than_it_was_told_is_an_error(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.say_state(mode=1, mass=0.0)
+    workstation.until_said(b"\x02", "load: the robot counts with 0.000 kg, wanted 0.400 kg")
+
+
+def test_an_arm_that_has_not_taken_its_settings_is_not_ready(workstation: Workstation, tmp_path: Path) -> None:
+    workstation.start({"service_server": "another_server", "load": {"mass": 0.1}, "gripper": None})
+    workstation.phase(Phase.READY)
+    workstation.say_state(mode=1)
+    workstation.until_said(b"\x03", "waits for another_server/set_load")
+
+
+def test_the_gripper_closes_with_a_grasp_and_opens_with_a_move_each_once(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    (goal,) = workstation.move.goals
+    assert (goal.width, goal.speed) == (0.08, 0.1)
+    for _ in range(5):
+        workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.grasp.end(success=True)
+    workstation.open_gripper(0.0)
+    workstation.graph.spin(0.2)
+    (grasp,) = workstation.grasp.goals
+    assert (grasp.width, grasp.force, grasp.epsilon.outer) == (0.0, 40.0, 0.1)
+    assert len(workstation.move.goals) == 1
+
+
+def test_a_new_command_overtakes_the_goal_under_way(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.open_gripper(1.0)
+    workstation.graph.until(lambda: len(workstation.move.goals) == 2)
+    assert workstation.grasp.cancelled == 1
+    workstation.move.end(success=True)
+    workstation.until_said(b"\x00", "")
+
+
+def test_a_gripper_that_takes_long_keeps_nobody_waiting(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: workstation.grasp.goals)
+    beats = len(workstation.diagnostics)
+    workstation.graph.until(lambda: len(workstation.diagnostics) >= beats + 2)
+    assert workstation.diagnostics[-1].status[0].level == b"\x00"
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"well": False, "success": False, "error": "libfranka gripper: timed out"}, "libfranka gripper: timed out"),
+        ({"well": True, "success": False}, "the gripper gave no reason"),
+    ],
+    ids=["aborted", "unsuccessful"],
+)
+def test_a_goal_that_fails_is_told(workstation: Workstation, ending: dict[str, Any], told: str) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.grasp.end(**ending)
+    workstation.until_said(b"\x02", told)
+
+
+def test_a_rejected_goal_is_told(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.grasp.rejects = True
+    workstation.open_gripper(0.0)
+    workstation.until_said(b"\x02", "gripper: opening 0.00 failed: the action server rejected the goal")
+
+
+@pytest.mark.parametrize("data", [[], [0.5, 0.5], [float("nan")], [2.0]])
+def test_a_malformed_command_moves_nothing(workstation: Workstation, data: list[float]) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.graph.say(COMMAND, Float64MultiArray(data=data), topics.COMMAND)
+    workstation.until_said(b"\x02", "gripper: a command is one opening in 0 .. 1")
+    assert (len(workstation.move.goals), len(workstation.grasp.goals)) == (1, 0)
+
+
+def test_a_gripper_command_action_serves_other_grippers(graph: Any, workstation: Workstation) -> None:
+    kind = franka_interfaces.interfaces("control_msgs", "action").GripperCommand
+    action = FakeAction(graph.node, kind, "gripper/gripper_cmd")
+    workstation.start({"gripper": {"interface": "gripper_command", "action": "gripper/gripper_cmd"}})
+    workstation.phase(Phase.READY)
+    workstation.say_state(mode=1)
+    workstation.open_gripper(1.0)
+    graph.until(lambda: action.goals)
+    assert (action.goals[0].command.position, action.goals[0].command.max_effort) == (0.04, 40.0), "one finger's way"
+    action.end(reached_goal=True)
+    workstation.open_gripper(0.0)
+    graph.until(lambda: len(action.goals) == 2)
+    action.end(well=False, stalled=True, position=0.02)
+    workstation.until_said(b"\x02", "aborted")
+
+
+def test_a_reflex_is_told_and_nobody_recovers_by_himself(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.say_state(mode=4, cartesian_reflex=True)
+    workstation.until_said(b"\x02", "robot: a reflex stopped the arm (cartesian_reflex)")
+    workstation.graph.spin(0.3)
+    assert workstation.recovery.goals == []
+
+
+def test_the_operators_service_recovers_the_arm(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    answer = workstation.call("recover_robot")
+    workstation.graph.until(lambda: workstation.recovery.goals)
+    assert not answer.done(), "the answer says how it ended"
+    workstation.recovery.end()
+    workstation.graph.until(answer.done)
+    assert (answer.result().success, len(workstation.recovery.goals)) == (True, 1)
+    answer = workstation.call("recover_robot")
+    workstation.graph.until(lambda: len(workstation.recovery.goals) == 2)
+    workstation.recovery.end(well=False)
+    workstation.graph.until(answer.done)
+    assert "aborted" in answer.result().message
+
+
+def test_an_arm_is_not_recovered_while_an_episode_runs(workstation: Workstation) -> None:
+    workstation.start(recover_button=1)
+    workstation.well()
+    workstation.phase(Phase.RUNNING)
+    workstation.graph.spin(0.1)
+    answer = workstation.call("recover_robot")
+    workstation.graph.until(answer.done)
+    assert (answer.result().success, answer.result().message) == (False, "an episode is running; end it first")
+    for buttons in ([0, 0], [0, 1]):
+        workstation.graph.say(topics.SPACENAV_JOY, Joy(buttons=buttons))
+    workstation.graph.spin(0.2)
+    assert workstation.recovery.goals == []
+
+
+def test_the_operators_button_recovers_the_arm_only_if_one_was_named(workstation: Workstation) -> None:
+    workstation.start(recover_button=1)
+    workstation.well()
+    for buttons in ([0, 0], [1, 0], [0, 1], [0, 1]):
+        workstation.graph.say(topics.SPACENAV_JOY, Joy(buttons=buttons))
+    workstation.graph.until(lambda: workstation.recovery.goals)
+    workstation.graph.spin(0.2)
+    assert len(workstation.recovery.goals) == 1
+
+
+def test_recovery_without_an_answer_is_given_up(workstation: Workstation) -> None:
+    workstation.start({"service_timeout": 0.3, "gripper": None})
+    workstation.graph.until(lambda: workstation.graph.node.count_subscribers(STATE) > 0)
+    answer = workstation.call("recover_robot")
+    workstation.graph.until(answer.done)
+    assert "no answer within 0.3 s" in answer.result().message
+    workstation.recovery.end()
+
+
+def test_a_missing_package_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "franka_msgs.srv", None)
+    with pytest.raises(ConfigError, match=r"franka_msgs cannot be imported .* build franka_ros2"):
+        list(franka_interfaces.setup_calls(FrankaSettings()))
