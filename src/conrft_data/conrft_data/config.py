@@ -47,6 +47,9 @@ class Reset(Config):
 
     position: Vector3 = Field(description="tool centre point, base frame, m")
     euler_xyz: Vector3 = Field(description="orientation, roll pitch yaw about the fixed axes, rad")
+    joints: tuple[float, float, float, float, float, float, float] | None = Field(
+        default=None, description="posture of the arm that goes with position and euler_xyz, rad; none: any"
+    )
     kind: str = Field(pattern="^(human|script)$", description="who puts the scene back: a human or a script")
     linear_speed: float = Field(default=0.15, gt=0, le=0.5, description="of the reset motion, m/s")
     angular_speed: float = Field(default=0.6, gt=0, le=2.0, description="of the reset motion, rad/s")
