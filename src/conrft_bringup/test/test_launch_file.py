@@ -87,6 +87,25 @@ def test_a_misspelt_argument_is_refused(tmp_path: Path) -> None:
         check_arguments(["taks"], declared, path)
 
 
+def test_a_remap_holds_for_the_nodes_after_it_in_its_group(tmp_path: Path, prefix: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        launch:
+          - arg: {name: pose, default: measured}
+          - group:
+              - node: {pkg: pkg, exec: node}
+              - set_remap: {from: current_pose, to: $(var pose)}
+              - node: {pkg: pkg, exec: node, remap: [{from: a, to: b}]}
+          - node: {pkg: pkg, exec: node}
+        """,
+    )
+    before, within, after = processes(path, {"AMENT_PREFIX_PATH": str(prefix)})
+    words = " ".join(within.command)
+    assert "-r current_pose:=measured -r a:=b" in words, "in the order of ros2 launch"
+    assert not any("current_pose" in word for word in (*before.command, *after.command))
+
+
 def test_a_group_keeps_its_variables_environment_and_namespace_to_itself(tmp_path: Path, prefix: Path) -> None:
     path = write(
         tmp_path,

@@ -63,6 +63,14 @@ class PushNamespace(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetRemap(Action):
+    """``set_remap``: for the nodes after it in its group."""
+
+    source: Template
+    target: Template
+
+
+@dataclass(frozen=True, kw_only=True)
 class Group(Action):
     """``group``: unless ``scoped`` is false, what is set within does not leave it."""
 
@@ -147,6 +155,7 @@ AnyAction = (
     | SetVariable
     | SetEnvironment
     | PushNamespace
+    | SetRemap
     | Group
     | Include
     | Log

@@ -107,6 +107,9 @@ class Expansion:
                 scope.namespace = _namespace(
                     scope.namespace, _text(action.namespace, scope, action, "namespace"), action
                 )
+            case act.SetRemap():
+                remap = (_text(action.source, scope, action, "from"), _text(action.target, scope, action, "to"))
+                scope.remaps = (*scope.remaps, remap)
             case act.Group():
                 yield from self.actions(action.children, scope.copy() if action.scoped else scope, depth)
             case act.Include():
@@ -177,8 +180,9 @@ class Expansion:
         full_name = f"{namespace.rstrip('/')}/{name}" if name is not None and namespace is not None else "/**"
         for file in self._parameter_files(node, full_name, scope):
             words += ["--params-file", str(file)]
-        for source, target in node.remaps:
-            words += ["-r", f"{_text(source, scope, node, 'from')}:={_text(target, scope, node, 'to')}"]
+        own = [(_text(a, scope, node, "from"), _text(b, scope, node, "to")) for a, b in node.remaps]
+        for source, target in (*scope.remaps, *own):
+            words += ["-r", f"{source}:={target}"]
         return words
 
     def _parameter_files(self, node: act.Node, full_name: str, scope: Scope) -> Iterator[Path]:

@@ -6,6 +6,7 @@ The subset that is understood; each key below is known, any other stops with fil
     arg                               name, default, description, choice: [{value}], if, unless
     let, set_env                      name, value, if, unless
     push_ros_namespace                namespace, if, unless
+    set_remap                         from, to, if, unless
     group                             children (or directly a list), scoped, if, unless
     include                           file, arg: [{name, value}], if, unless
     node                              pkg, exec, name, namespace, args, ros_args, param, remap: [{from, to}]
@@ -41,6 +42,7 @@ from conrft_bringup.launch_runner.actions import (
     ParameterFile,
     PushNamespace,
     SetEnvironment,
+    SetRemap,
     SetVariable,
     Shutdown,
     Timer,
@@ -139,6 +141,12 @@ def _read_push_ros_namespace(value: Value) -> PushNamespace:
     return PushNamespace(
         location=value.location, condition=_condition(entries), namespace=entries["namespace"].template()
     )
+
+
+def _read_set_remap(value: Value) -> SetRemap:
+    entries = _entries(value, _CONDITION_KEYS | {"from", "to"}, {"from", "to"})
+    source, target = entries["from"].template(), entries["to"].template()
+    return SetRemap(location=value.location, condition=_condition(entries), source=source, target=target)
 
 
 def _read_group(value: Value) -> Group:
@@ -265,6 +273,7 @@ _READERS: dict[str, Callable[[Value], AnyAction]] = {
     "let": _read_let,
     "group": _read_group,
     "push_ros_namespace": _read_push_ros_namespace,
+    "set_remap": _read_set_remap,
     "include": _read_include,
     "node": _read_node,
     "executable": _read_executable,

@@ -28,17 +28,19 @@ class Scope:
         variables: launch configurations, set by ``arg``, ``let`` and the command line.
         environment: of the processes to start.
         namespace: ROS namespace pushed so far; None: none was pushed.
+        remaps: (from, to) of the names that every node after them gets.
         directory: of the launch file being read.
     """
 
     variables: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     namespace: str | None = None
+    remaps: tuple[tuple[str, str], ...] = ()
     directory: Path = Path()
 
     def copy(self) -> Scope:
         """A scope of its own, as a group has."""
-        return Scope(dict(self.variables), dict(self.environment), self.namespace, self.directory)
+        return Scope(dict(self.variables), dict(self.environment), self.namespace, self.remaps, self.directory)
 
 
 @dataclass(frozen=True)
