@@ -82,7 +82,7 @@ class Task(ABC):
     def gates_passed(self, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Whether gripper and tool height allow a success at all, as the reward's gates say."""
         gates = self.config.reward
-        return gripper_opening > gates.min_gripper_opening and float(tcp_pose[2]) > gates.min_tcp_height
+        return gripper_opening >= gates.min_gripper_opening and float(tcp_pose[2]) >= gates.min_tcp_height
 
     def body_pose(self, data: mujoco.MjData, body: str) -> Float64:
         """Pose (7,) of a body, base frame."""

@@ -1,0 +1,80 @@
+"""The plans of the contact-rich tasks go on from whatever a policy leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from conrft_data.reference_pose import ReferencePose
+from conrft_sim.plan import ideal_action
+from conrft_sim.simulation import Simulation
+from conrft_sim.task import task_class
+
+Disturbance = Callable[[Simulation], None]
+
+
+def hand_at(x: float, y: float, z: float, opening: float | None = None) -> Disturbance:
+    """The hand goes there from the reset pose, as straight as the scene lets it."""
+
+    def disturb(simulation: Simulation) -> None:
+        way = np.linspace(simulation.tcp_pose[:3], [x, y, z], 20)
+        for point in way:
+            simulation.set_target([*point, *simulation.reset_pose[3:]], opening)
+            simulation.advance()
+        for _ in range(5):
+            simulation.advance()
+
+    return disturb
+
+
+def joint_at(joint: str, position: float) -> Disturbance:
+    def disturb(simulation: Simulation) -> None:
+        simulation.data.joint(joint).qpos[:] = position
+        simulation.data.joint(joint).qvel[:] = 0.0
+        simulation.advance()
+
+    return disturb
+
+
+CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
+    "open_drawer": {
+        "drawer half open": (joint_at("drawer", 0.06),),
+        "drawer nearly open": (joint_at("drawer", 0.119),),
+        "hand in front of the handle, low": (hand_at(0.42, 0.0, 0.08),),
+        "hand on the handle": (hand_at(0.56, 0.0, 0.10),),
+        "hand on the cabinet": (hand_at(0.65, 0.10, 0.14),),
+        "hand beside the handle, behind the bar": (hand_at(0.585, 0.16, 0.25), hand_at(0.585, 0.16, 0.10)),
+        "hand behind the bar of a half open drawer": (joint_at("drawer", 0.06), hand_at(0.53, 0.0, 0.10)),
+    },
+    "open_toaster": {
+        "lever half way": (joint_at("lever", 0.02),),
+        "hand in front of the lever, low": (hand_at(0.42, 0.0, 0.09),),
+        "hand under the lever": (hand_at(0.45, 0.0, 0.08), hand_at(0.55, 0.0, 0.08)),
+        "hand beside the lever": (hand_at(0.54, 0.12, 0.25), hand_at(0.54, 0.09, 0.10)),
+        "hand on the toaster": (hand_at(0.62, 0.0, 0.15),),
+        "hand on the latched lever": (joint_at("lever", 0.045), hand_at(0.56, 0.0, 0.12)),
+    },
+}
+
+
+@pytest.mark.parametrize(("task", "case"), [(task, case) for task, cases in CASES.items() for case in cases])
+def test_plan_works_from_any_state(task: str, case: str) -> None:
+    config = task_class(task).default_config()
+    plan = task_class(task).plan(config)
+    with Simulation(config, seed=3) as simulation:
+        for disturb in CASES[task][case]:
+            disturb(simulation)
+        reference = ReferencePose(config.motion_limits())
+        reference.start(simulation.reset_pose)  # its orientation is the upright one
+        opening: float | None = None
+        for _ in range(config.max_steps):
+            scene = simulation.scene()
+            if scene.success:
+                return
+            action = ideal_action(plan, scene)
+            opening = opening if abs(action[6]) < 0.5 else float(action[6] > 0)
+            simulation.set_target(reference.apply(action, scene.tcp_pose), opening)
+            simulation.advance()
+        assert simulation.success(), f"still in phase {plan.step(simulation.scene()).phase}"
