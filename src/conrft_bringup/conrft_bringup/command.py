@@ -13,6 +13,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "demos": ("conrft_bringup.demos_cli", "record, list, show, import and salvage episodes"),
     "reward": ("conrft_reward.cli", "train and evaluate the success classifier"),
     "train": ("conrft_learner.cli", "train a policy offline"),
+    "preset": ("conrft_bringup.preset_cli", "list the learner's presets, or show one with every setting described"),
     "evaluate": ("conrft_bringup.evaluation_cli", "trials of a policy without intervention"),
     "episode": ("conrft_bringup.episode_cli", "end the running episode, or veto the last one"),
     "view": (

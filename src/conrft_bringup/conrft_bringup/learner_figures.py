@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+METRICS = "metrics.jsonl"
 Curves = dict[str, tuple[list[float], list[float]]]
 
 
@@ -37,3 +38,15 @@ def curves(records: Iterable[dict[str, Any]], stage: str) -> Curves:
                 found[name][0].append(float(record["step"]))
                 found[name][1].append(float(value))
     return dict(found)
+
+
+def online_episodes(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was written about each training episode, with the success that it was relabelled to."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        episode_id = record.get("episode_id", "")
+        if record.get("stage") == "episodes" and record.get("mode") == "training":
+            found[episode_id] = dict(record)
+        elif record.get("stage") == "relabelled" and episode_id in found:
+            found[episode_id]["success"] = record["success"]
+    return list(found.values())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from recorded_runs import make_run, record
 
@@ -14,7 +15,8 @@ from conrft_bringup.command import main
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.run_folder import RunFolder
 from conrft_bringup.episode_figures import episode_figures, finished_trials, last_episode_number, outcomes
-from conrft_bringup.learner_figures import curves, read_records
+from conrft_bringup.learner_figures import curves, online_episodes, read_records
+from conrft_bringup.report.learner_curves import draw_learner_curves
 from conrft_bringup.report.learning_curves import moving_mean
 from conrft_bringup.report.run_report import report
 from conrft_data.bags import relabel
@@ -93,8 +95,61 @@ def test_a_report_writes_figures_plots_and_table(tmp_path: Path, capsys: pytest.
     assert "episodes   1 to   1: 2.00" in table
     training = json.loads((folder.figures / "training.json").read_text())
     assert [episode["episode_id"] for episode in training] == ["test-training-000001", "test-training-000003"]
-    for name in ("learning_curves.png", "contact_sheet.png"):
+    for name in ("learning_curves.png", "learner_curves.png", "contact_sheet.png"):
         assert np.asarray(Image.open(folder.root / name).convert("L")).std() > 1, f"{name} shows nothing"
+
+
+def learner_lines(stage: str, steps: tuple[int, ...], **figures: float) -> str:
+    return "".join(json.dumps({"stage": stage, "step": step, **figures}) + "\n" for step in steps)
+
+
+def episode_line(number: int, *, mode: str = "training", **figures: float) -> str:
+    about = {"stage": "episodes", "step": 100 + number, "episode_id": f"e{number}", "mode": mode, "success": 1}
+    return json.dumps(about | {"length": 40, "intervention_rate": 0.25, "staleness": 2.0} | figures) + "\n"
+
+
+def test_a_learner_alone_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = learner_lines("offline", (50, 100), td_loss=0.5, bc_loss=0.1) + episode_line(1) + episode_line(2)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["offline", "update", "100", "td_loss", "0.5", "bc_loss", "0.1"]
+    assert said[1].startswith("episodes  2 taken in; the newest: success 1  length 40")
+    assert said[2] == str(tmp_path / "learner_curves.png")
+    assert np.asarray(Image.open(tmp_path / "learner_curves.png").convert("L")).std() > 1
+
+
+def test_every_figure_of_the_learner_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    lines = {"offline": {"td_loss": 1.0, "bc_loss": 0.5}, "online": {"td_loss": 0.1, "q_data": 5.0, "entropy": 0.3}}
+    text = "".join(learner_lines(stage, (step,), **lines[stage]) for step, stage in ((50, "offline"), (150, "online")))
+    (tmp_path / "metrics.jsonl").write_text(text + episode_line(1, success_rate=0.5))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.extend(drawn_labels(figure)))
+    assert draw_learner_curves([tmp_path / "metrics.jsonl"], tmp_path / "curves.png")
+    assert drawn == [
+        "critic: td_loss", "actor: bc_loss", "values: q_data", "success: each episode", "success: newest episodes",
+        "interventions: each episode", "episode length: each episode",
+        "staleness of the acting weights: each episode", "entropy: entropy",
+    ]  # fmt: skip
+
+
+def drawn_labels(figure: Figure) -> list[str]:
+    """Panel and label of each curve; every panel has both axes named, but for a figure that nobody knows."""
+    found = []
+    for axes in figure.axes:
+        assert axes.get_xlabel() == "update" or not axes.get_visible()
+        assert axes.get_ylabel() or axes.get_title() == "entropy" or not axes.get_visible()
+        labels = [str(line.get_label()) for line in axes.get_lines()]
+        found += [f"{axes.get_title()}: {label}" for label in labels if label != "online begins"]
+    return found
+
+
+def test_episodes_of_the_learner_are_those_of_training_with_their_last_label() -> None:
+    relabelled = {"stage": "relabelled", "step": 103, "episode_id": "e1", "success": 0}
+    lines = [json.loads(episode_line(number)) for number in (1, 2)]
+    demonstration = json.loads(episode_line(3, mode="demonstration"))
+    found = online_episodes([demonstration, *lines, relabelled])
+    assert [(episode["episode_id"], episode["success"]) for episode in found] == [("e1", 0), ("e2", 1)]
 
 
 def test_the_contact_sheet_shows_frames_of_each_stage_in_time(tmp_path: Path) -> None:

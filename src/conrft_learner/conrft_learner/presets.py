@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ class Preset(Config):
     description: str = Field(default="", max_length=500, description="what it is for, one or two sentences")
 
     # The policy: consistency head
-    head_hidden: tuple[int, ...] = Field(
+    head_hidden: tuple[Annotated[int, Field(ge=8, le=4096)], ...] = Field(
         default=(256, 256), min_length=1, max_length=4, description="widths of the head's hidden layers"
     )
     head_activation: Activation = Field(default="tanh", description="of the head, after each LayerNorm")

@@ -11,7 +11,7 @@ from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.graph_run import Watch, resumed, run_command, run_graph, run_trials
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
-from conrft_bringup.learner_figures import read_records
+from conrft_bringup.learner_figures import METRICS, read_records
 
 # Start states are functions of seed and episode alone: these keep the stages' start states apart, and let both
 # evaluations begin from the same ones.
@@ -143,7 +143,7 @@ def _evaluate(run: Run, line: ProgressLine, stage: str, checkpoint: Path, trials
 
 def _learner_state(folder: Path) -> str:
     """How far a learner is, from the last line of its figures."""
-    records = read_records(folder / "metrics.jsonl")
+    records = read_records(folder / METRICS)
     if not records:
         return ""
     last = records[-1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from conrft_bringup.learner_figures import curves, read_records
+from conrft_bringup.learner_figures import METRICS, curves, read_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def _draw_losses(axes: Axes, runs: dict[str, Path]) -> None:
     named: set[str] = set()
     for stage, folder in runs.items():
         # The learner counts its updates through both stages.
-        figures = curves(read_records(folder / "metrics.jsonl"), stage)
+        figures = curves(read_records(folder / METRICS), stage)
         for index, name in enumerate(_LOSSES):
             if name in figures:
                 steps, values = figures[name]

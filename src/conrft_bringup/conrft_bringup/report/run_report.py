@@ -50,9 +50,11 @@ def report(folder: RunFolder, *, plots: bool = True) -> str:
     write_json(folder.summary, summary(folder, figures))
     if plots:
         from conrft_bringup.report.contact_sheet import draw_contact_sheet
+        from conrft_bringup.report.learner_curves import draw_learner_curves, metrics_files
         from conrft_bringup.report.learning_curves import draw_learning_curves
 
         draw_learning_curves(folder, figures, folder.root / "learning_curves.png")
+        draw_learner_curves(metrics_files(folder.root), folder.root / "learner_curves.png")
         draw_contact_sheet(folder, figures, folder.root / "contact_sheet.png")
     series = figures.summaries()
     rows = {"demonstrator": "demonstrator", "offline": "after offline training", "online": "after online training"}
