@@ -125,6 +125,22 @@ def test_a_stage_may_end_early_when_the_time_is_up(launches: Path, tmp_path: Pat
     run_graph("x", {}, tmp_path / "x.log", line, watch)
 
 
+def test_the_time_that_is_left_is_told_from_the_episodes_so_far(tmp_path: Path, line: ProgressLine) -> None:
+    now = [100.0]
+    record(tmp_path, 1, outcome=Outcome.SUCCESS, sources="p")  # by an earlier process
+    watcher = graph_run._Watcher(Watch(EpisodeCount(tmp_path), 5), line, lambda: now[0])
+    assert watcher._time_left == ""
+    for number in (2, 3):
+        now[0] += 30.0
+        record(tmp_path, number, outcome=Outcome.SUCCESS, sources="p")
+        watcher.look_at_episodes()
+    assert watcher._time_left == "  60 s left"
+    for number in (4, 5):
+        record(tmp_path, number, outcome=Outcome.SUCCESS, sources="p")
+    watcher.look_at_episodes()
+    assert watcher._time_left == ""
+
+
 def test_each_graph_has_a_domain_of_its_own_on_this_machine_only() -> None:
     domains = {graph_environment()["ROS_DOMAIN_ID"] for _ in range(50)}
     assert len(domains) > 10

@@ -294,7 +294,7 @@ class CalConRFT(ConRFT):
     @property
     def steps(self) -> int:
         """Length of the stage."""
-        return self.preset.offline_bc_steps + self.preset.offline_critic_steps + self.preset.offline_steps
+        return self.preset.offline_updates
 
 
 class HilConRFT(ConRFT):

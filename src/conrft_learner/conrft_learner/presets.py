@@ -186,6 +186,11 @@ class Preset(Config):
             raise ValueError(f"critic_subset {self.critic_subset} must not exceed critic_members {self.critic_members}")
         return self
 
+    @property
+    def offline_updates(self) -> int:
+        """Length of the offline stage."""
+        return self.offline_bc_steps + self.offline_critic_steps + self.offline_steps
+
     def head_config(self, task: TaskConfig, embedding_dim: int) -> HeadConfig:
         """Sizes of the head for a task and a backbone with embeddings of width ``embedding_dim``."""
         return HeadConfig(

@@ -22,7 +22,7 @@ def online_line(
     parts = [f"learned from {episode_id}", f"{updates} updates", f"{updates_per_s:.1f} updates/s", *_losses(figures)]
     if recent:
         parts.append(
-            f"success {recent['success_rate']:.0%}, alone {recent['autonomous_success_rate']:.0%}, "
+            f"newest episodes: success {recent['success_rate']:.0%}, alone {recent['autonomous_success_rate']:.0%}, "
             f"{recent['mean_intervention_rate']:.0%} of steps by the operator, {recent['mean_length']:.0f} steps"
         )
     if "mean_staleness" in recent:

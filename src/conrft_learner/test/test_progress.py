@@ -22,7 +22,7 @@ def test_the_online_stage_tells_success_interventions_and_staleness() -> None:
         "mean_staleness": 4.0,
     }
     assert online_line("train-000058", 4775, 21.3, {"q_data": 5.12}, recent) == (
-        "learned from train-000058  4775 updates  21.3 updates/s  Q 5.120  success 90%, alone 65%, "
+        "learned from train-000058  4775 updates  21.3 updates/s  Q 5.120  newest episodes: success 90%, alone 65%, "
         "12% of steps by the operator, 55 steps  weights 4 updates old"
     )
     assert online_line("train-000001", 10, 1.0, {}, {}).endswith("1.0 updates/s")

@@ -17,6 +17,7 @@ from conrft_bringup.launch_runner.errors import LaunchError
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
 from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file, run_program
+from conrft_learner.progress import duration
 
 # The learner writes a checkpoint when it is asked to stop.
 _GRACE = GracePeriods(terminate=30.0, kill=5.0)
@@ -152,9 +153,10 @@ class _Watcher:
         self.culprit = ""
         self.out_of_time = False
         self._watch, self._line, self._now = watch, line, now
-        self._last_episode = now()
+        self._begin = self._last_episode = now()
         self._died: float | None = None
         watch.count.refresh()
+        self._done_before = self._done
 
     @property
     def state(self) -> str:
@@ -164,14 +166,26 @@ class _Watcher:
     @property
     def complete(self) -> bool:
         """Whether every wanted episode is there."""
+        return self._done >= self._watch.wanted
+
+    @property
+    def _done(self) -> int:
         count = self._watch.count
-        return (count.successes if self._watch.only_successes else len(count.trials)) >= self._watch.wanted
+        return count.successes if self._watch.only_successes else len(count.trials)
+
+    @property
+    def _time_left(self) -> str:
+        """At the rate so far; empty where it is not known yet, or nothing is left."""
+        done, missing = self._done - self._done_before, self._watch.wanted - self._done
+        if done <= 0 or missing <= 0:
+            return ""
+        return f"  {duration(missing * (self._last_episode - self._begin) / done)} left"
 
     def look_at_episodes(self) -> None:
         """Counts new episodes and shows the state."""
         if self._watch.count.refresh():
             self._last_episode = self._now()
-        self._line.show(self.state)
+        self._line.show(f"{self.state}{self._time_left}")
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from conrft_bringup.demo.episode_count import EpisodeCount
@@ -91,8 +92,12 @@ def train_offline(run: Run, line: ProgressLine) -> str:
     words += ["--task-file", str(run.task_file), "--preset-file", str(run.preset_file)]
     # One thread: the batches are small, and threads that wait for each other stall on a busy machine.
     words += ["--backbone", run.settings.backbone, "--seed", str(run.settings.seed), "--threads", "1"]
-    run_command(words, run.log("offline"), line, state=lambda: _learner_state(run.folder.offline))
-    return _learner_state(run.folder.offline)
+    from conrft_data.config import load_config
+    from conrft_learner.presets import Preset  # with torch, which takes a second
+
+    state = partial(_learner_state, run.folder.offline, load_config(Preset, run.preset_file).offline_updates)
+    run_command(words, run.log("offline"), line, state=state)
+    return state()
 
 
 def evaluate_offline(run: Run, line: ProgressLine) -> str:
@@ -141,14 +146,14 @@ def _evaluate(run: Run, line: ProgressLine, stage: str, checkpoint: Path, trials
     return run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
 
 
-def _learner_state(folder: Path) -> str:
-    """How far a learner is, from the last line of its figures."""
+def _learner_state(folder: Path, updates: int) -> str:
+    """How far a learner is on its way to ``updates``, from the last line of its figures."""
     records = read_records(folder / METRICS)
     if not records:
         return ""
     last = records[-1]
     shown = [f"{name} {last[name]:.3f}" for name in ("bc_loss", "td_loss") if name in last]
-    return "  ".join([f"update {last['step']}", *shown])
+    return "  ".join([f"update {last['step']} of {updates}", *shown])
 
 
 STAGES = (

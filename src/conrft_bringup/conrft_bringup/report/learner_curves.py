@@ -129,6 +129,9 @@ def _draw(axes: Axes, panel: _Panel, figures: Curves, online: float | None) -> N
             axes.plot(*figures[name], label=_NAMES.get(name, name))
     if online is not None:
         axes.axvline(online, color="#999999", linestyle=":", label="online begins")
+    if panel.dots and not panel.rate:
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, -0.05 * max(high, 1.0)), max(high, 1.0))  # from 0, which some never leave
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
 
