@@ -24,6 +24,7 @@ _TIP_DEPTH = 0.013  # of the tool centre point below the upper edge of an uprigh
 _LOWEST_GRASP = 0.016  # of the tool centre point above the table: the finger tips reach 8 mm below it, m
 _LOOSER, _TIGHTER = 0.12, 0.14  # opening of a hand that holds it, around the slice's own width
 _WIDEST = 0.88  # opening that still counts as closed on a slice
+_OPEN = 0.93  # opening at which the fingers are off it
 
 
 def slice_body(position: tuple[float, float, float]) -> str:
@@ -65,8 +66,12 @@ class SliceGraspPlan(GraspPlan):
         width = _half_extent(scene.objects[self.item], across) / kinematics.FINGER_TRAVEL
         return min(0.70, width) - _TIGHTER, min(_WIDEST, width + _LOOSER)
 
+    def released_opening(self, scene: SceneSnapshot) -> float:
+        """Nearly as far as the gripper goes, where the slice is held from edge to edge."""
+        return min(_OPEN, self.held_range(scene)[1] + _LOOSER)
 
-SLICE_GRASP = Grasp(hover=0.06, tolerance=0.008, yaw_tolerance=0.15)
+
+SLICE_GRASP = Grasp(hover=0.06, tolerance=0.012, yaw_tolerance=0.15)
 
 
 def _half_extent(pose: Float64, direction: Float64) -> float:

@@ -44,6 +44,7 @@ class Placing:
     Attributes:
         rest: height of the object's origin above that of the place when it lies there.
         carry: height of the carried object above its rest.
+        lift: height above its rest from which it may be moved sideways at full speed.
         radius: distance from the middle of the place within which the object is let go.
         settled_radius: so much farther out an object that was let go may lie.
         retreat: height of the tool centre point at which the hand has left.
@@ -51,6 +52,7 @@ class Placing:
 
     rest: float
     carry: float = 0.055
+    lift: float = 0.03
     radius: float = 0.035
     settled_radius: float = 0.025
     retreat: float = 0.19
@@ -76,6 +78,10 @@ class GraspPlan(Plan):
     def held_range(self, scene: SceneSnapshot) -> tuple[float, float]:
         """Smallest and largest opening of a hand that holds the object as it lies now."""
         return self.grasp.empty_opening, self.grasp.held_opening
+
+    def released_opening(self, scene: SceneSnapshot) -> float:
+        """Opening, 0..1, beyond which the fingers are off the object that was held."""
+        return self.held_range(scene)[1] + 0.15
 
     def is_held(self, scene: SceneSnapshot) -> bool:
         """Whether the hand has closed on the object."""
@@ -162,7 +168,7 @@ class PickAndPlacePlan(GraspPlan):
         height = min(p.carry, 1.2 * max(0.0, away - self.grasp.aligned))
         up = rest + height - item[2]
         error = np.array([*offset, up])
-        free = np.clip((item[2] - rest + 0.002) / 0.03, 0.0, 1.0) if away > p.radius else 1.0
+        free = np.clip((item[2] - rest + 0.002) / p.lift, 0.0, 1.0) if away > p.radius else 1.0
         error[:2] *= free  # no dragging along the table or against the rim
         lift_left = max(0.0, height + rest - item[2])
         ticks = (away + lift_left + max(0.0, item[2] - rest) + p.retreat) / self.servo.translation_scale + 4.0
@@ -180,7 +186,3 @@ class PickAndPlacePlan(GraspPlan):
             return PlanStep(phase="release", twist=hold_still, gripper="open", ticks_to_go=ticks + 1.0)
         rise = self.servo.twist(np.array([0.0, 0.0, up + 0.02]), tcp)
         return PlanStep(phase="retreat", twist=rise, gripper="open", ticks_to_go=ticks)
-
-    def released_opening(self, scene: SceneSnapshot) -> float:
-        """Opening, 0..1, beyond which the fingers are off the object that was held."""
-        return self.held_range(scene)[1] + 0.15

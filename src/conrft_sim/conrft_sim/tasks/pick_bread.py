@@ -18,15 +18,15 @@ from conrft_sim.task import Randomisation, Task
 
 Float64 = NDArray[np.float64]
 
-TOASTER_START = (0.53, 0.07)  # m
+TOASTER_START = (0.53, 0.05)  # m
 START_SPREAD = 0.02  # +-, in x and y, m (paper)
 WIDE_AREA = ((0.42, 0.60), (-0.16, 0.16))  # x and y range, m
 WIDE_YAW = 0.25  # +-, rad
 
-TOASTER_SIZE = (0.150, 0.120, 0.075)  # x along the slots, y, z, m
+TOASTER_SIZE = (0.150, 0.170, 0.075)  # x along the slots, y, z, m
 SLOT = (0.066, 0.021)  # inside: x, y, m
-SLOT_FLOOR = 0.045  # m
-SLOT_SIDE = 0.024  # from the middle of the toaster to the middle of each slot, along y, m
+SLOT_FLOOR = 0.050  # m
+SLOT_SIDE = 0.035  # from the middle of the toaster to the middle of each slot: no open finger meets the other slot, m
 
 SIDE_CAMERA = (0.95, -0.32, 0.42)  # nearer and lower than usual, m
 SIDE_CAMERA_TARGET = (0.49, 0.02, 0.13)

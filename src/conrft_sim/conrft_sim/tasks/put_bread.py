@@ -68,8 +68,9 @@ class PutBread(Task):
             grasp=bread_slice.SLICE_GRASP,
             placing=Placing(
                 rest=plate.THICKNESS + bread_slice.THICKNESS / 2,
-                radius=0.020,
-                settled_radius=0.020,
+                lift=0.012,
+                radius=0.028,
+                settled_radius=0.012,
                 retreat=max(config.reward.min_tcp_height, 0.0) + 0.03,
             ),
             item="slice",

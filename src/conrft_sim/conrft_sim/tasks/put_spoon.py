@@ -29,9 +29,9 @@ BOWL = (0.052, 0.018, 0.015, 0.009)  # x of its middle; half its length, width a
 SPOON_MASS = 0.05  # kg
 
 TOWEL_POSITION = (0.49, -0.12)  # m
-TOWEL_HALF = 0.095  # half a side, m
+TOWEL_HALF = 0.105  # half a side, m
 TOWEL_THICKNESS = 0.004  # m
-WIDE_DISTANCE = 0.21  # between towel and spoon at least, m
+WIDE_DISTANCE = 0.22  # between towel and spoon at least, m
 
 SIDE_CAMERA = (0.94, -0.35, 0.48)  # nearer than usual: the spoon is thin, m
 SIDE_CAMERA_TARGET = (0.48, 0.0, 0.09)
@@ -68,11 +68,12 @@ class PutSpoon(Task):
         """Grasp the spoon by the middle of its handle, lay it on the towel, leave."""
         return PutSpoonPlan(
             Servo.for_task(config),
-            grasp=Grasp(held_opening=0.32, empty_opening=0.08, tolerance=0.009),
+            grasp=Grasp(held_opening=0.32, empty_opening=0.08, tolerance=0.015),
             placing=Placing(
                 rest=TOWEL_THICKNESS + HANDLE_HEIGHT,
-                radius=0.020,
-                settled_radius=0.010,
+                lift=0.012,
+                radius=0.022,
+                settled_radius=0.008,
                 retreat=max(config.reward.min_tcp_height, 0.0) + 0.03,
             ),
             item="spoon",
@@ -119,7 +120,10 @@ class PutSpoonPlan(PickAndPlacePlan):
 
 
 def _spoon() -> str:
-    """A handle that rises towards the bowl, so that both ends touch what it lies on."""
+    """A handle that rises towards the bowl, so that both ends touch what it lies on.
+
+    The bowl is drawn round and touched as a box: it does not roll.
+    """
     x, length, width, height = BOWL
     material = f'condim="4" friction="0.8 0.02 0.001" {scene.OBJECT}'
     end, neck = HANDLE_RADIUS - HANDLE_HEIGHT, 0.003
@@ -129,8 +133,10 @@ def _spoon() -> str:
       <freejoint name="spoon"/>
       <geom type="capsule" fromto="{HANDLE_END} 0 {end} {x - length} 0 {neck}" size="{HANDLE_RADIUS}"
             mass="{0.6 * SPOON_MASS}" rgba="0.86 0.14 0.12 1" {material}/>
-      <geom type="ellipsoid" pos="{x} 0 {bowl}" size="{length} {width} {height}" mass="{0.4 * SPOON_MASS}"
-            rgba="0.86 0.14 0.12 1" {material}/>
+      <geom type="box" pos="{x} 0 {bowl}" size="{0.7 * length} {0.7 * width} {height}" mass="{0.4 * SPOON_MASS}"
+            rgba="0 0 0 0" {material}/>
+      <geom type="ellipsoid" pos="{x} 0 {bowl}" size="{length} {width} {height}" mass="0" rgba="0.86 0.14 0.12 1"
+            {scene.VISUAL}/>
       <geom type="ellipsoid" pos="{x} 0 {bowl + 0.003}" size="{length - 0.005} {width - 0.005} {height - 0.002}"
             mass="0" rgba="0.55 0.07 0.07 1" {scene.VISUAL}/>
     </body>"""
