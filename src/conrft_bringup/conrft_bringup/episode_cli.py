@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import Any
 
 _TIMEOUT_S = 10.0
@@ -21,6 +22,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     veto.set_defaults(run=run_veto)
     for command in commands.choices.values():
         command.add_argument("--reason", default="", help="kept with the episode")
+    stop = commands.add_parser("stop", help="emergency stop: the arm stands at once, until reset-stop")
+    stop.set_defaults(run=run_stop)
+    reset_stop = commands.add_parser("reset-stop", help="allow the arm to move again after a stop")
+    reset_stop.set_defaults(run=run_reset_stop)
+    for command in commands.choices.values():
         command.add_argument("--namespace", default="", help="ROS namespace of the graph")
 
 
@@ -47,6 +53,44 @@ def run_veto(args: argparse.Namespace) -> int:
         "reason": args.reason or "conrft episode veto",
     }
     return _call(RelabelEpisode, topics.RELABEL_EPISODE, args.namespace, **fields)
+
+
+def run_stop(args: argparse.Namespace) -> int:
+    """Presses the emergency stop and lets it go; the commander remembers it."""
+    import rclpy
+    from rclpy.duration import Duration
+    from std_msgs.msg import Bool
+
+    from conrft_data import topics
+
+    rclpy.init(args=[])
+    try:
+        node = rclpy.create_node("conrft_episode", namespace=args.namespace or None)
+        publisher = node.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not publisher.get_subscription_count():
+            if time.monotonic() > deadline:
+                print(f"conrft episode: nobody hears {publisher.topic_name}: USE THE ROBOT'S OWN STOP", file=sys.stderr)
+                return 2
+            time.sleep(0.005)
+        for pressed in (True, False):
+            publisher.publish(Bool(data=pressed))
+            if not publisher.wait_for_all_acked(Duration(seconds=_TIMEOUT_S)):
+                print("conrft episode: no answer: USE THE ROBOT'S OWN STOP", file=sys.stderr)
+                return 2
+        print("the arm stands, until conrft episode reset-stop")
+        return 0
+    finally:
+        rclpy.try_shutdown()
+
+
+def run_reset_stop(args: argparse.Namespace) -> int:
+    """Allows the arm to move again."""
+    from std_srvs.srv import Trigger
+
+    from conrft_data import topics
+
+    return _call(Trigger, topics.RESET_STOP, args.namespace)
 
 
 def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:

@@ -6,8 +6,13 @@ import bisect
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from conrft_control.deadman import Deadman
+from conrft_control.protective_stop import ProtectiveStop
 from conrft_control.reset_motion import ResetMotion, ResetTolerance, not_arrived
-from conrft_data.config import TaskConfig
+from conrft_data.config import SafetyLimits, TaskConfig
+from conrft_data.motion_limiter import MotionLimiter
 from conrft_data.reference_pose import ReferencePose
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Float64, Phase
@@ -32,14 +37,20 @@ class CommanderSettings:
 
     Attributes:
         lockstep: the simulator waits for one target of each tick's stamp.
-        action_timeout_s: real time: without an Action for so long the arm holds.
-        state_timeout_s: real time: a measured pose older than this is stale.
+        action_timeout_s: real time: without an Action for so long the arm holds, and one that is older is not followed.
+        state_timeout_s: real time: a measured pose, or a wrench, older than this is stale.
+        safety: speeds, accelerations and forces.
+        deadman_button: the arm moves only while this button is held; -1: none.
+        deadman_timeout_s: real time: buttons that nobody has sent for so long are not held.
     """
 
     lockstep: bool = False
     action_timeout_s: float = 0.15
     state_timeout_s: float = 0.1
     tolerance: ResetTolerance = field(default_factory=ResetTolerance)
+    safety: SafetyLimits = field(default_factory=SafetyLimits)
+    deadman_button: int = -1
+    deadman_timeout_s: float = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,13 +103,25 @@ class Commander:
     """Turns Actions into targets.
 
     Every method returns the target to publish now, or None; ``problem`` says why the arm holds.
+
+    Attributes:
+        stop: what keeps the arm from moving until a person allows it again.
+        deadman: in lockstep the mux alone heeds it in an episode, because only its Actions wait for the buttons.
     """
 
     def __init__(self, task: TaskConfig, settings: CommanderSettings) -> None:
         self.settings = settings
         self.gripper = GripperCommand()
-        self.problem = ""
+        self.stop = ProtectiveStop(settings.safety)
+        # In lockstep time stands still, and buttons do not grow old.
+        self.deadman = Deadman(settings.deadman_button, 0.0 if settings.lockstep else settings.deadman_timeout_s)
+        self._problem = ""
         self._reference = ReferencePose(task.motion_limits())
+        self._limiter = MotionLimiter(settings.safety.speed_limits())
+        self._leash = task.action_scale.leash
+        self._moved_ns: int | None = None
+        self._wrench_ns: int | None = None
+        self._bad_wrench = ""
         self._reset_motion = ResetMotion(task.reset, task.action_scale.leash)
         self._has_gripper = task.action_dim == 7
         self._status: EpisodeStatus | None = None
@@ -115,6 +138,11 @@ class Commander:
         self._gripper_problem = ""
 
     @property
+    def problem(self) -> str:
+        """Why the arm holds although it should move; empty when nothing is wrong."""
+        return self.stop.reason or self._problem
+
+    @property
     def phase(self) -> Phase | None:
         """State of the supervisor, None before it has spoken."""
         return self._status.phase if self._status else None
@@ -125,7 +153,8 @@ class Commander:
         self._status = status
         if not entered:
             return None
-        self.problem = ""
+        self._problem = ""
+        self._limiter.stop()
         if status.phase is Phase.RESETTING:
             self._arrived, self._held = False, None
             if self._has_gripper:
@@ -142,11 +171,11 @@ class Commander:
 
     def on_pose(self, stamp_ns: int, pose: Float64 | None) -> Target | None:
         """A measured pose ``(7,)``; None where it could not be used."""
-        if self._unusable and pose is not None and self.problem == _UNUSABLE:
-            self.problem = ""
+        if self._unusable and pose is not None and self._problem == _UNUSABLE:
+            self._problem = ""
         self._unusable = pose is None
         if pose is None:
-            self.problem = _UNUSABLE
+            self._problem = _UNUSABLE
             return (
                 None
                 if self.settings.lockstep or self.phase is None or not self._is_due(stamp_ns)
@@ -157,6 +186,7 @@ class Commander:
         if self._poses and stamp_ns < self._poses[-1].stamp_ns:
             return None
         self._poses.append(_Pose(stamp_ns, pose))
+        self.stop.passed(pose)
         if self._answered is not None and self._answered.stamp_ns == stamp_ns and self.settings.lockstep:
             # The simulator asks again: it did not get the answer.
             return self._answered
@@ -172,14 +202,33 @@ class Commander:
 
     def on_unusable_gripper(self, reason: str) -> None:
         """The gripper's state came and could not be used."""
-        self.problem = self._gripper_problem = reason
+        self._problem = self._gripper_problem = reason
 
     def on_gripper(self, stamp_ns: int, opening: float) -> Target | None:
         """The gripper's measured opening, 0 closed .. 1 open."""
-        if self.problem == self._gripper_problem:
-            self.problem = ""
+        if self._problem == self._gripper_problem:
+            self._problem = ""
         self._opening = (stamp_ns, opening)
         return self._reset_step() if self.phase is Phase.RESETTING else None
+
+    def on_wrench(self, stamp_ns: int, wrench: Float64 | None, now_ns: int) -> Target | None:
+        """A measured wrench ``(6,)``; None where it could not be used."""
+        self._bad_wrench = "wrench: not finite, the arm holds" if wrench is None else ""
+        if wrench is None:
+            return None
+        self._wrench_ns = stamp_ns
+        return self._halt(now_ns) if self.stop.feel(wrench) else None
+
+    def on_emergency_stop(self, pressed: bool, now_ns: int) -> Target | None:
+        """The emergency stop was pressed, or let go: the latter alone does not let the arm move again."""
+        return self._halt(now_ns) if self.stop.emergency(pressed) else None
+
+    def reset_stop(self) -> str:
+        """A person allows motion again after a stop; returns why not, empty: granted."""
+        refusal = self.stop.reset()
+        if not refusal and self._held is not None and self._reference.started:
+            self._held = self._reference.move_to(self._held)
+        return refusal
 
     def on_action(self, tick: Tick, command: Command, now_ns: int) -> Target | None:
         """An Action for ``tick``; one of another episode, or of a tick that was answered, does not count."""
@@ -190,28 +239,41 @@ class Commander:
         if self.settings.lockstep and (not self._poses or self._poses[-1].stamp_ns < tick.stamp_ns):
             self._waiting = (tick, command)
             return None
+        if untimely := self._untimely(tick, now_ns):
+            self._problem = untimely
+            return self._hold(now_ns)
         self._waiting, self._done, self._last_action_ns = None, tick, now_ns
         measured = self._measured_at(tick.stamp_ns)
-        self.problem = self._unfit(measured, now_ns)
+        self._problem = self._unfit(measured, now_ns)
         if measured is None or self.problem:
             return self._hold(tick.stamp_ns)
         if self._held is None:
             self._held = self._reference.start(measured.pose)
-        if command.source is not ActionSource.HOLD:
-            try:
-                self._held = self._reference.apply(command.action, measured.pose)
-            except ValueError as error:
-                self.problem = f"action: {error}, the arm holds"
-                return self._hold(tick.stamp_ns)
-            if self._has_gripper:
-                self.gripper.want(float(command.action[6]))
-        return self._hold(tick.stamp_ns)
+        released = not self.settings.lockstep and self.deadman.released(now_ns)
+        if command.source is ActionSource.HOLD or released:
+            return self._hold(tick.stamp_ns)
+        return self._follow(tick.stamp_ns, command, measured)
+
+    def _follow(self, stamp_ns: int, command: Command, measured: _Pose) -> Target | None:
+        """Moves the reference by an Action, as far as the limits allow."""
+        last = self._last_target(measured.pose)
+        try:
+            self._held = self._reference.apply(command.action, measured.pose)
+        except ValueError as error:
+            self._problem = f"action: {error}, the arm holds"
+            return self._hold(stamp_ns)
+        limited = self._limiter.limited(last, self._held, self._elapsed_s(stamp_ns))
+        if limited is not self._held:
+            self._held = self._reference.move_to(limited)
+        if self._has_gripper:
+            self.gripper.want(float(command.action[6]))
+        return self._answer(stamp_ns)
 
     def on_unusable_action(self, tick: Tick, reason: str, now_ns: int) -> Target | None:
         """An Action that must not be followed: the arm holds for this tick."""
         if not self._counts(tick):
             return None
-        self._done, self._last_action_ns, self.problem = tick, now_ns, reason
+        self._done, self._last_action_ns, self._problem = tick, now_ns, reason
         return self._hold(tick.stamp_ns)
 
     def on_time(self, now_ns: int) -> Target | None:
@@ -223,7 +285,7 @@ class Commander:
             silence = now_ns - self._last_action_ns
             if silence > self.settings.action_timeout_s * 1e9:
                 problem = f"action: none for {silence / 1e9:.2f} s, the arm holds"
-        began, self.problem = bool(problem) and not self.problem, problem
+        began, self._problem = bool(problem) and not self.problem, problem
         return self._hold(now_ns) if began and self._poses else None
 
     def _counts(self, tick: Tick) -> bool:
@@ -249,15 +311,28 @@ class Commander:
             return None
         return self._poses[max(0, index - 1)]
 
+    def _untimely(self, tick: Tick, now_ns: int) -> str:
+        """Real time: why an Action comes at the wrong time to be followed; empty when it does not."""
+        age_s = (now_ns - tick.stamp_ns) / 1e9
+        if self.settings.lockstep or abs(age_s) <= self.settings.action_timeout_s:
+            return ""
+        when = f"{age_s:.2f} s old" if age_s > 0 else f"stamped {-age_s:.2f} s in the future"
+        return f"action: {when}, the arm holds"
+
     def _unfit(self, measured: _Pose | None, now_ns: int) -> str:
-        """Why nothing may be built on the measured pose; empty when something may."""
+        """Why nothing may be built on the measured pose and wrench; empty when something may."""
         if measured is None:
             return "current_pose: nothing received yet, the arm holds"
         if self._unusable:
             return _UNUSABLE
-        age = now_ns - self._poses[-1].stamp_ns
-        if not self.settings.lockstep and age > self.settings.state_timeout_s * 1e9:
-            return f"current_pose: stale, {age / 1e9:.2f} s old, the arm holds"
+        if self._bad_wrench or self.settings.lockstep:
+            return self._bad_wrench
+        # A stamp from the future says as little about the present as an old one.
+        age, wrench_age = now_ns - self._poses[-1].stamp_ns, now_ns - (self._wrench_ns or now_ns)
+        if abs(age) > self.settings.state_timeout_s * 1e9:
+            return f"current_pose: {_age(age)}, the arm holds"
+        if abs(wrench_age) > self.settings.state_timeout_s * 1e9:
+            return f"wrench: {_age(wrench_age)}, the arm holds"
         return ""
 
     def _reset_step(self) -> Target | None:
@@ -278,21 +353,61 @@ class Commander:
                 return None
         elif not self._is_due(measured.stamp_ns):
             return None
+        if self.problem or self._bad_wrench or self.deadman.released(measured.stamp_ns):
+            return None if self.settings.lockstep else self._hold(measured.stamp_ns)
         elapsed = TICK_NS if self._answered is None else min(TICK_NS, measured.stamp_ns - self._answered.stamp_ns)
+        elapsed_s = max(0, elapsed) / 1e9
         start = measured.pose if self._held is None else self._held
-        self._held = self._reset_motion.next_target(start, measured.pose, max(0, elapsed) / 1e9)
-        return self._hold(measured.stamp_ns)
+        wanted = self._reset_motion.next_target(start, measured.pose, elapsed_s)
+        self._held = self._limiter.limited(self._last_target(measured.pose), wanted, elapsed_s)
+        return self._answer(measured.stamp_ns)
+
+    def _last_target(self, measured: Float64) -> Float64:
+        """Where the next motion begins: at the last target, unless the arm has been brought elsewhere since."""
+        if self._answered is None or np.linalg.norm(self._answered.pose[:3] - measured[:3]) > self._leash:
+            return measured
+        return self._answered.pose
+
+    def _elapsed_s(self, stamp_ns: int) -> float:
+        """Time in which the target may move on: since it did so last, a tick at most."""
+        elapsed_ns = TICK_NS if self._moved_ns is None else min(TICK_NS, stamp_ns - self._moved_ns)
+        self._moved_ns = stamp_ns
+        return max(0, elapsed_ns) / 1e9
 
     def _is_due(self, stamp_ns: int) -> bool:
         """Whether a tick has passed since the last target."""
         return self._answered is None or not 0 <= stamp_ns - self._answered.stamp_ns < TICK_NS
 
+    def _halt(self, now_ns: int) -> Target | None:
+        """A stop: the target is where the arm is, so that it does not go on to where it was sent."""
+        self._limiter.stop()
+        if not self._poses:
+            return None
+        self._held = self._poses[-1].pose.copy()
+        return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)
+
     def _hold(self, stamp_ns: int) -> Target | None:
-        """The present target again, under a new stamp; where the arm is, when there is none yet."""
+        """The arm stands: the present target again, under a new stamp; where the arm is, when there is none yet.
+
+        After a contact that was too hard it is the next target of the retreat.
+        """
+        self._limiter.stop()
         if self._held is None:
             if not self._poses:
                 return None
             self._held = self._poses[-1].pose.copy()
             self._reference.start(self._held)
+        if self.stop.reason:
+            since_ns = 0 if self._answered is None else stamp_ns - self._answered.stamp_ns
+            back = self.stop.retreated(min(TICK_NS, max(0, since_ns)) / 1e9)
+            self._held = self._held if back is None else back
+        return self._answer(stamp_ns)
+
+    def _answer(self, stamp_ns: int) -> Target:
+        assert self._held is not None
         self._answered = Target(stamp_ns=stamp_ns, pose=self._held.copy())
         return self._answered
+
+
+def _age(age_ns: int) -> str:
+    return f"stale, {age_ns / 1e9:.2f} s old" if age_ns > 0 else f"stamped {-age_ns / 1e9:.2f} s in the future"

@@ -12,6 +12,9 @@ from conrft_data.types import MESSAGE_VERSION, ActionSource, Mode, Outcome, Phas
 
 _REMEMBERED_STEPS = 64
 
+# Steps go up by one. One that runs ahead by more than a subscriber's queue is no step of this episode.
+_CREDIBLE_STEPS = 100
+
 
 class AfterFault(Enum):
     """What follows an episode that ended with a fault. Nothing is ever cleared silently."""
@@ -238,7 +241,9 @@ class EpisodeSupervisor:
     def action(self, tick: Tick, source: ActionSource, reason: str, now: Now) -> list[Effect]:
         """An Action was commanded."""
         run = self._run
-        if self.stage not in _IN_EPISODE or tick.episode != self.episode or tick.step <= run.step:
+        if self.stage not in _IN_EPISODE or tick.episode != self.episode:
+            return []
+        if not run.step < tick.step <= run.step + _CREDIBLE_STEPS:
             return []
         run.step, run.last_action_wall_s = tick.step, now.wall_s
         self._steps[tick.stamp_ns] = tick.step

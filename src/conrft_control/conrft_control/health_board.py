@@ -22,6 +22,12 @@ def node_of(status_name: str) -> tuple[str, str]:
     return namespace.strip("/"), node
 
 
+# Key of a diagnostic value: why the arm must stand until a person allows it to move again.
+STOPPED = "stopped"
+
+# A stranger that invents names for itself must not fill the memory.
+_MOST_REPORTS = 256
+
 # The board's owner comes round fifty times a second; when it did not for so long, nobody could be heard.
 _DEAF_S = 0.5
 
@@ -32,6 +38,7 @@ class _Report:
     message: str
     heard_wall_s: float
     bad_since_wall_s: float | None
+    stopped: bool
 
 
 class HealthBoard:
@@ -59,16 +66,28 @@ class HealthBoard:
             for report in self._reports.values():
                 report.heard_wall_s += deaf_s
 
-    def put(self, status_name: str, level: Level, message: str, wall_s: float, *, own: bool = False) -> None:
+    def put(
+        self,
+        status_name: str,
+        level: Level,
+        message: str,
+        wall_s: float,
+        *,
+        own: bool = False,
+        stopped: bool = False,
+    ) -> None:
         """One diagnostic status came; ``own``: from a node of this suite, whose name then has its namespace.
 
-        Passed over are strangers that are not required, and nodes of another namespace. diagnostic_updater leaves the
-        namespace out, so a stranger's name without one may be that of a required node.
+        ``stopped``: the node keeps the arm from moving until a person acts, so that patience is of no use. Passed over
+        are strangers that are not required, and nodes of another namespace. diagnostic_updater leaves the namespace
+        out, so a stranger's name without one may be that of a required node.
         """
         namespace, node = node_of(status_name)
         if node not in self._required and not own:
             return
         if namespace != self._namespace and (own or namespace):
+            return
+        if len(self._reports) >= _MOST_REPORTS and node not in self._reports and node not in self._required:
             return
         before = self._reports.get(node)
         bad_since = None
@@ -76,7 +95,7 @@ class HealthBoard:
             bad_since = (
                 before.bad_since_wall_s if before is not None and before.bad_since_wall_s is not None else wall_s
             )
-        self._reports[node] = _Report(level, message, wall_s, bad_since)
+        self._reports[node] = _Report(level, message, wall_s, bad_since, stopped)
 
     def not_ready(self, wall_s: float) -> list[str]:
         """Why an episode must not begin: one sentence for each required node that is missing, silent or in error."""
@@ -100,6 +119,6 @@ class HealthBoard:
             if node in self._required
             and wall_s - report.heard_wall_s <= self._silence_s
             and report.bad_since_wall_s is not None
-            and wall_s - report.bad_since_wall_s >= patience_s
+            and (report.stopped or wall_s - report.bad_since_wall_s >= patience_s)
         ]
         return self.silent(wall_s) + bad

@@ -22,6 +22,12 @@ from conrft_data.types import ACTION_DIM, ActionSource, Command, Float32
 _REMEMBERED_PROPOSALS = 16
 _REMEMBERED_TICKS = 4096
 
+# How far a measured orientation may be from unit length before it is a defect and not rounding.
+_QUATERNION_TOLERANCE = 1e-2
+
+# A stamp that runs ahead of ROS time by more than two machines' clocks may differ says nothing about the present.
+_FUTURE_NS = 1_000_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class MuxSettings:
@@ -128,7 +134,13 @@ class InterventionMux:
         if tick.episode != self._episode:
             self._episode, self._episode_ns = tick.episode, tick.stamp_ns
             self.takeover.reset()
-        self._open = _OpenTick(tick, np.asarray(orientation, dtype=np.float64), wall_s)
+        measured = np.asarray(orientation, dtype=np.float64)
+        if not abs(float(np.linalg.norm(measured)) - 1.0) < _QUATERNION_TOLERANCE:  # also true for NaN
+            return [*decisions, self._hold(tick, "the Observation's orientation is no unit quaternion")]
+        self._open = _OpenTick(tick, measured, wall_s)
+        if not self.settings.lockstep and tick.stamp_ns - now_ns > _FUTURE_NS:
+            ahead_s = (tick.stamp_ns - now_ns) / 1e9
+            return [*decisions, self._hold(tick, f"the Observation is stamped {ahead_s:.1f} s in the future")]
         if self.deadline_ns is not None and now_ns > self.deadline_ns:
             age_ms = (now_ns - tick.stamp_ns) / 1e6
             return [*decisions, self._hold(tick, f"the Observation came {age_ms:.0f} ms after its stamp")]
@@ -147,13 +159,16 @@ class InterventionMux:
     def operate(self, buttons: list[int], stamp_ns: int, now_ns: int, wall_s: float) -> list[Decision]:
         """The operator's buttons came; their stamp says that the twist of that tick has come too."""
         self._silent.discard("operator")
-        self.device.put_buttons(buttons, stamp_ns)
+        self.device.deadman.put(buttons, now_ns)
+        # One false stamp must not answer for all ticks to come.
+        self.device.put_buttons(buttons, stamp_ns if stamp_ns - now_ns <= _FUTURE_NS else -1)
         return self.expire(now_ns, wall_s)
 
     def rewarded(self, stamp_ns: int, now_ns: int, wall_s: float) -> list[Decision]:
         """The reward node has judged the tick at ``stamp_ns``."""
         self._silent.discard("reward")
-        self._rewarded_ns = max(self._rewarded_ns, stamp_ns)
+        if stamp_ns - now_ns <= _FUTURE_NS:
+            self._rewarded_ns = max(self._rewarded_ns, stamp_ns)
         return self.expire(now_ns, wall_s)
 
     def expire(self, now_ns: int, wall_s: float) -> list[Decision]:
@@ -198,6 +213,8 @@ class InterventionMux:
         assert self._open is not None
         tick = self._open.tick
         proposal, refusal = self._checked_proposal(tick)
+        if released := self.device.deadman.released(now_ns):
+            return self._hold(tick, released, proposal, fault=False)
         axes = self.device.axes(now_ns)
         if not np.isfinite(axes).all():
             return self._hold(tick, "operator: the twist is not finite", proposal)

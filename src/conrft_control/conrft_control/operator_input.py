@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from conrft_control.deadman import Deadman
 from conrft_data import rotations
 from conrft_data.types import Float64
 
@@ -83,8 +84,9 @@ class DeviceSettings:
             turn its direction.
         translation_gain, rotation_gain: device units to full actions.
         close_button, open_button: index in ``Joy.buttons``; -1: not assigned.
-        timeout_s: a twist older than this counts as zero (a device that was unplugged must not go on pushing); 0:
-            never.
+        deadman_button: the arm moves only while this button is held; -1: none.
+        timeout_s: a twist older than this counts as zero (a device that was unplugged must not go on pushing), and so
+            does a held deadman button; 0: never.
     """
 
     axes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -92,6 +94,7 @@ class DeviceSettings:
     rotation_gain: float = 1.0
     close_button: int = 0
     open_button: int = 1
+    deadman_button: int = -1
     timeout_s: float = 0.2
 
     def __post_init__(self) -> None:
@@ -105,6 +108,7 @@ class OperatorDevice:
 
     def __init__(self, settings: DeviceSettings) -> None:
         self.settings = settings
+        self.deadman = Deadman(settings.deadman_button, settings.timeout_s)
         self.buttons_stamp_ns = -1
         self._twist = np.zeros(6)
         self._twist_ns: int | None = None

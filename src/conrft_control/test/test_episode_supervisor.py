@@ -122,6 +122,14 @@ def test_a_reward_may_come_before_the_action_of_its_tick() -> None:
     assert session.ended() == (Outcome.SUCCESS, 1)
 
 
+def test_an_action_of_a_step_that_cannot_be_this_episodes_does_not_end_it() -> None:
+    session = Session().run()
+    session.act(0, 4_000_000_000)
+    assert session.last.phase is Phase.RUNNING
+    session.act(1)
+    assert session.supervisor.steps == 1
+
+
 def test_the_step_limit_is_a_timeout_once_the_final_reward_is_known() -> None:
     session = Session().run()
     session.act(*range(6))

@@ -64,6 +64,21 @@ def test_an_error_counts_after_the_patience_and_is_forgotten_when_it_goes() -> N
     assert board.failed(16.9, 3) == []
 
 
+def test_a_node_that_stopped_the_arm_for_a_person_to_act_has_failed_without_patience() -> None:
+    board = HealthBoard(["commander"], silence_s=100)
+    board.put("commander", Level.ERROR, "emergency stop", 0.0, stopped=True)
+    assert board.failed(0.0, patience_s=3.0) == ["commander: emergency stop"]
+
+
+def test_a_stranger_that_invents_names_does_not_fill_the_memory() -> None:
+    board = HealthBoard(["observer"], silence_s=1)
+    for number in range(1000):
+        board.put(f"invented_{number}", Level.OK, "", 0.0, own=True)
+    board.put("observer", Level.OK, "", 0.0)
+    assert board.not_ready(0.5) == []
+    assert len(board.silent(2.0, required=False)) <= 257
+
+
 def test_nodes_that_are_not_required_do_not_count_and_a_warning_is_no_error() -> None:
     board = HealthBoard(["observer"], silence_s=5)
     board.put("learner", Level.ERROR, "dead", 0)

@@ -234,6 +234,49 @@ def test_an_idle_hand_without_a_policy_holds_and_is_no_fault() -> None:
     assert decision.command.reason
 
 
+def test_with_a_deadman_button_neither_policy_nor_hand_moves_the_arm_while_it_is_released() -> None:
+    loop = Loop(device=DeviceSettings(deadman_button=3))
+    for step, (buttons, source) in enumerate(
+        [((0, 0, 0, 1), ActionSource.POLICY), ((0, 0, 0, 0), ActionSource.HOLD), ((0, 0), ActionSource.HOLD)]
+    ):
+        loop.joy(step, buttons)
+        loop.observe(step)
+        decision = only(loop.propose(step))
+        assert decision.command.source is source
+    loop.push(1.0)
+    loop.observe(3)
+    decision = only(loop.propose(3))
+    assert decision.command.source is ActionSource.HOLD
+    assert decision.command.reason == "deadman: button 3 is not held"
+    assert not decision.fault
+
+
+@pytest.mark.parametrize("orientation", [[0, 0, 0, 0], [np.nan, 0, 0, 1], [0, 0, 0, 2]])
+def test_an_observation_without_an_orientation_is_held(orientation: list[float]) -> None:
+    loop = Loop()
+    loop.push(1.0)
+    decision = only(loop.observe(orientation=orientation))
+    assert decision.command.source is ActionSource.HOLD
+    assert "no unit quaternion" in decision.command.reason
+
+
+def test_in_real_time_an_observation_from_the_future_is_held_and_keeps_nobody_waiting() -> None:
+    loop = Loop()
+    future = Tick(loop.now_ns + 3600 * 1000 * MS, 1, 7)
+    decision = only(loop.mux.observe(future, UPRIGHT, loop.now_ns, loop.wall_s))
+    assert "3600.0 s in the future" in decision.command.reason
+    loop.observe(0)
+    assert only(loop.propose(0)).command.source is ActionSource.POLICY
+
+
+def test_a_verdict_or_a_button_from_the_future_answers_for_no_tick() -> None:
+    loop = Loop(lockstep=True, reward_expected=True)
+    loop.mux.rewarded(10**18, loop.now_ns, loop.wall_s)
+    loop.mux.operate([0, 0], 10**18, loop.now_ns, loop.wall_s)
+    loop.observe(0)
+    assert loop.propose(0) == []
+
+
 def test_a_new_episode_begins_without_the_hand_of_the_last() -> None:
     loop = Loop(policy_expected=False, device=DeviceSettings(timeout_s=0.05))
     loop.push(1)

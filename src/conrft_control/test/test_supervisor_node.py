@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
+from conrft_control.health_board import STOPPED
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_to_stamp
@@ -205,6 +206,20 @@ def test_an_arm_that_is_not_at_home_in_time_is_a_fault_with_its_distance(
     status = supervised.reach(Phase.ENDED)
     assert status.outcome is Outcome.FAULT
     assert "50.0 mm" in status.reason
+
+
+def test_a_commander_that_stopped_the_arm_ends_the_episode_at_once(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, required_nodes=["commander"], error_patience=600.0)
+    status = DiagnosticStatus(level=DiagnosticStatus.OK, name="commander", hardware_id=HARDWARE_ID)
+    supervised.graph.say(topics.DIAGNOSTICS, DiagnosticArray(status=[status]))
+    supervised.reach(Phase.RUNNING)
+    status.level, status.message = DiagnosticStatus.ERROR, "emergency stop"
+    status.values = [KeyValue(key=STOPPED, value="emergency stop")]
+    supervised.graph.say(topics.DIAGNOSTICS, DiagnosticArray(status=[status]))
+    ended = supervised.reach(Phase.ENDED)
+    assert (ended.outcome, ended.reason) == (Outcome.FAULT, "commander: emergency stop")
 
 
 def test_the_scene_is_reset_with_seed_and_episode(graph: Any, robot: Any, files: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from conrft_data.motion_limiter import SpeedLimits
 from conrft_data.reference_pose import MotionLimits
 
 Vector3 = tuple[float, float, float]
@@ -128,6 +129,34 @@ class CameraTopic(Config):
     topic: str = Field(min_length=1, description="sensor_msgs/Image")
 
 
+class SafetyLimits(Config):
+    """What the commander never lets the arm exceed, in episodes and on the way home alike.
+
+    The defaults are wide: a full action of the shipped tasks, and its reversal, stays below them. A robot's file sets
+    its own.
+    """
+
+    linear_speed: float = Field(default=1.0, gt=0, le=3, description="of target_pose, m/s")
+    angular_speed: float = Field(default=5.0, gt=0, le=10, description="of target_pose, rad/s")
+    linear_acceleration: float = Field(default=13.0, gt=0, le=50, description="of target_pose, m/s^2")
+    angular_acceleration: float = Field(default=60.0, gt=0, le=200, description="of target_pose, rad/s^2")
+    force: float = Field(default=40.0, gt=0, le=200, description="measured force at which the arm retreats, N")
+    torque: float = Field(default=10.0, gt=0, le=50, description="measured torque at which the arm retreats, N m")
+    retreat_distance: float = Field(
+        default=0.03, ge=0, le=0.2, description="how far it goes back the way it came, m; 0: it only stops"
+    )
+    retreat_speed: float = Field(default=0.05, gt=0, le=0.3, description="at which it goes back, m/s")
+
+    def speed_limits(self) -> SpeedLimits:
+        """Those of the target pose."""
+        return SpeedLimits(
+            linear_speed=self.linear_speed,
+            angular_speed=self.angular_speed,
+            linear_acceleration=self.linear_acceleration,
+            angular_acceleration=self.angular_acceleration,
+        )
+
+
 class RobotConfig(Config):
     """Names and limits of one kind of robot. Topics are relative, so that namespaces work."""
 
@@ -158,8 +187,12 @@ class RobotConfig(Config):
     state_timeout: float = Field(default=0.1, gt=0, le=2, description="robot state older than this is stale, s")
     camera_timeout: float = Field(default=0.2, gt=0, le=2, description="an image older than this is stale, s")
     action_timeout: float = Field(
-        default=0.15, gt=0, le=2, description="without an Action for so long the arm holds, s"
+        default=0.15,
+        gt=0,
+        le=2,
+        description="without an Action for so long the arm holds; one that is older is not followed, s",
     )
+    safety: SafetyLimits = SafetyLimits()
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

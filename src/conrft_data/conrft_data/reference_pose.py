@@ -85,6 +85,14 @@ class ReferencePose:
         self._pose = np.concatenate([position, rotations.normalized(turned)])
         return self.pose
 
+    def move_to(self, pose: ArrayLike) -> Float64:
+        """Puts the reference on ``pose`` ``(7,)``, or where the box and the tilt limit allow, and returns it."""
+        wanted = _checked_pose(pose)
+        position = np.clip(wanted[:3], self.limits.box_low, self.limits.box_high)
+        turned = _within(wanted[3:], self._home, self.limits.max_tilt)
+        self._pose = np.concatenate([position, rotations.normalized(turned)])
+        return self.pose
+
 
 def _checked_pose(pose: ArrayLike) -> Float64:
     p = np.array(pose, dtype=np.float64)

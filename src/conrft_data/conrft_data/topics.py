@@ -16,6 +16,7 @@ WEIGHTS = "weights"
 LEARNER_STATUS = "learner_status"
 SCENE_STATE = "scene_state"
 DIAGNOSTICS = "/diagnostics"
+EMERGENCY_STOP = "emergency_stop"
 
 SPACENAV_TWIST = "spacenav/twist"
 SPACENAV_JOY = "spacenav/joy"
@@ -27,6 +28,7 @@ RELABEL_EPISODE = "relabel_episode"
 LIST_EPISODES = "list_episodes"
 DESCRIBE_EPISODE = "describe_episode"
 READ_EPISODE_CHUNK = "read_episode_chunk"
+RESET_STOP = "reset_stop"
 
 # Tick messages are reliable: the recorder must get each one. A depth of a hundred bridges ten seconds of a busy
 # subscriber, or a second or two in lockstep.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from conrft_policy.policy_weights import PolicyWeights, WeightsRefused, unpack
 
 HISTORY = 2
 
+# Newest observations on which new weights are compared with those that act: six seconds.
+_COMPARED = 64
+
 
 class CannotAct(RuntimeError):
     """There is no action for this observation; the text is the reason, for a person. The arm must hold."""
@@ -26,6 +30,27 @@ class _Acting:
 
     head: ConsistencyHead
     version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsChange:
+    """How far new weights may change the actions, as the mean of the absolute changes, in full actions.
+
+    Both act on the newest observations, with the noise that was used there. Online training moves the actions by less
+    than 0.1 altogether; those of different observations are 0.3 apart.
+
+    Attributes:
+        warn: beyond this they are taken and flagged.
+        refuse: beyond this they are refused.
+    """
+
+    warn: float = 0.25
+    refuse: float = 0.7
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when the bounds are not in order."""
+        if not 0 < self.warn <= self.refuse:
+            raise ValueError(f"needs 0 < weights_warn <= weights_refuse, got {self.warn} and {self.refuse}")
 
 
 def head_config(task: TaskConfig, embedding_dim: int, **constants: object) -> HeadConfig:
@@ -58,6 +83,7 @@ class Actor:
         *,
         version: int = 0,
         deterministic: bool = False,
+        allowed_change: WeightsChange | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         """Starts with ``head``, or without any: then ``act`` raises CannotAct until ``set_weights``.
@@ -69,6 +95,7 @@ class Actor:
             seed: of the noise.
             version: of ``head``.
             deterministic: act from the middle of the noise (zeros). The official policy never does.
+            allowed_change: of the actions, by new weights; None: the default.
             device: of the head; None: torch's default.
         """
         self._backbone = backbone
@@ -76,6 +103,9 @@ class Actor:
         self._task = task
         self._seed = seed
         self._deterministic = deterministic
+        self._allowed_change = allowed_change or WeightsChange()
+        self._recent: deque[tuple[Float32, Float32, Float32]] = deque(maxlen=_COMPARED)
+        self.last_change = 0.0
         self._device = device if device is not None else torch.get_default_device()
         self._acting = None if head is None else _Acting(head.to(self._device).eval(), version)
         self._episode: int | None = None
@@ -109,7 +139,9 @@ class Actor:
         acting = self._acting
         if acting is None:
             raise CannotAct("there are no weights yet")
-        action = self._sample(acting.head, embedding, proprio, self._noise(acting.head.config, observation))
+        noise = self._noise(acting.head.config, observation)
+        self._recent.append((embedding, proprio, noise))
+        action = self._sample(acting.head, embedding, proprio, noise)
         if not np.isfinite(action).all():
             raise CannotAct(f"the action of weights version {acting.version} is not finite")
         return executable(action, acting.head.config), embedding
@@ -133,7 +165,21 @@ class Actor:
         )
         if not np.isfinite(trial).all():
             raise WeightsRefused(f"weights version {weights.version} give an action that is not finite")
+        change = self._change(head)
+        if not change <= self._allowed_change.refuse:  # also true for NaN
+            raise WeightsRefused(
+                f"weights version {weights.version} change the last {len(self._recent)} actions by {change:.2f} on "
+                f"average, at most {self._allowed_change.refuse:.2f} is allowed"
+            )
+        self.last_change = change
         self._acting = _Acting(head, weights.version)
+
+    @property
+    def flagged(self) -> str:
+        """Why a person should look at the weights that act; empty when there is no reason."""
+        if self.last_change <= self._allowed_change.warn:
+            return ""
+        return f"weights version {self.weights_version} changed the last actions by {self.last_change:.2f} on average"
 
     def warm_up(self) -> None:
         """Embeds one black frame, so that the first real one is as fast as all others."""
@@ -171,6 +217,15 @@ class Actor:
             return np.zeros(config.denoised_dim, dtype=np.float32)
         random = np.random.default_rng([self._seed, observation.episode, observation.step])
         return random.standard_normal(config.denoised_dim, dtype=np.float32)
+
+    def _change(self, head: ConsistencyHead) -> float:
+        """Mean absolute change of the newest actions if ``head`` had acted, each action within [-1, 1]."""
+        if self._acting is None or not self._recent:
+            return 0.0
+        inputs = [torch.from_numpy(np.stack(rows)).to(self._device) for rows in zip(*self._recent, strict=True)]
+        with torch.inference_mode():
+            before, after = (h.sample(h.encode(*inputs[:2]), inputs[2]) for h in (self._acting.head, head))
+            return float((after.clamp(-1, 1) - before.clamp(-1, 1)).abs().mean())
 
     def _sample(self, head: ConsistencyHead, embedding: Float32, proprio: Float32, noise: Float32) -> Float32:
         with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import Float32, Image, Observation, proprioception
-from conrft_policy.acting import Actor, CannotAct, executable, head_config
+from conrft_policy.acting import Actor, CannotAct, WeightsChange, executable, head_config
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 from conrft_policy.policy_weights import WeightsRefused, pack
 
@@ -134,6 +134,48 @@ def test_new_weights_act_from_the_next_step_on() -> None:
     actor.set_weights(pack(new_head(1), version=2, backbone_fingerprint=MeanColours.fingerprint))
     assert actor.weights_version == 2
     np.testing.assert_array_equal(actor.act(observation(1))[0], other.act(observation(1))[0])
+
+
+def shifted_head(amount: float) -> ConsistencyHead:
+    """A head whose actions are about 0, and as far as ``amount`` allows from there."""
+    head = new_head()
+    with torch.no_grad():
+        for parameter in head.denoiser.output.parameters():
+            parameter.zero_()
+        head.denoiser.output.bias.fill_(amount)
+    return head
+
+
+def test_weights_that_change_the_actions_much_are_flagged_and_those_that_change_them_more_are_refused() -> None:
+    actor = new_actor(shifted_head(0.0), version=1, allowed_change=WeightsChange(warn=0.1, refuse=0.5))
+    for step in range(80):
+        actor.act(observation(step % 20, episode=step // 20))
+    small, large, huge = (
+        pack(shifted_head(amount), version=version, backbone_fingerprint=MeanColours.fingerprint)
+        for version, amount in ((2, 0.1), (3, 0.8), (4, 2.0))
+    )
+    actor.set_weights(small)
+    assert actor.flagged == ""
+    actor.set_weights(large)
+    assert "weights version 3 changed the last actions by 0." in actor.flagged
+    with pytest.raises(
+        WeightsRefused, match=r"version 4 change the last 64 actions by 0\.\d+ on average, at most 0.50"
+    ):
+        actor.set_weights(huge)
+    assert actor.weights_version == 3
+    actor.set_weights(large)
+    assert actor.flagged == ""
+
+
+def test_without_anything_to_compare_the_first_weights_are_taken() -> None:
+    actor = new_actor(shifted_head(0.0), version=1, allowed_change=WeightsChange(warn=0.1, refuse=0.1))
+    actor.set_weights(pack(shifted_head(1.0), version=2, backbone_fingerprint=MeanColours.fingerprint))
+    assert actor.weights_version == 2
+
+
+def test_the_bounds_of_a_change_must_be_in_order() -> None:
+    with pytest.raises(ValueError, match="weights_warn <= weights_refuse"):
+        WeightsChange(warn=0.6, refuse=0.5)
 
 
 @pytest.mark.parametrize(

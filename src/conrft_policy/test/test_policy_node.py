@@ -28,7 +28,7 @@ from conrft_policy.acting import HISTORY, Actor, head_config
 from conrft_policy.backbone import load_backbone
 from conrft_policy.consistency_head import ConsistencyHead
 from conrft_policy.nodes.policy_node import PolicyNode
-from conrft_policy.policy_weights import PolicyWeights, pack, save
+from conrft_policy.policy_weights import PolicyWeights, pack, save, unpack
 
 TASK = """
 name: pick_banana
@@ -53,6 +53,14 @@ def weights(version: int, backbone: str = BACKBONE.fingerprint) -> PolicyWeights
     torch.manual_seed(version)
     head = ConsistencyHead(head_config(actor_task(), BACKBONE.embedding_dim))
     return pack(head, version=version, backbone_fingerprint=backbone)
+
+
+def opposite(weights: PolicyWeights, version: int) -> PolicyWeights:
+    """A head that pushes every number to one end of its range."""
+    head = unpack(weights, backbone_fingerprint=BACKBONE.fingerprint)
+    with torch.no_grad():
+        head.denoiser.output.bias.fill_(9.0)
+    return pack(head, version=version, backbone_fingerprint=BACKBONE.fingerprint)
 
 
 def actor_task() -> Any:
@@ -151,6 +159,7 @@ def test_without_weights_it_says_so_and_publishes_nothing(graph: Graph) -> None:
     assert graph.outputs == []
 
 
+@pytest.mark.parametrize("graph", [{"weights_warn": 2.0, "weights_refuse": 2.0}], indirect=True)
 def test_it_answers_each_observation_with_the_newest_weights(graph: Graph) -> None:
     expected = Actor(BACKBONE, None, actor_task(), 0)
     for version, steps in ((1, (0, 1)), (2, (2, 3))):
@@ -169,6 +178,17 @@ def test_it_answers_each_observation_with_the_newest_weights(graph: Graph) -> No
             assert output.embedding_fingerprint == BACKBONE.fingerprint
             assert output.weights_version == version
             assert 0 < output.inference_time < 1
+
+
+def test_weights_that_act_quite_differently_are_flagged_and_beyond_a_bound_refused(graph: Graph) -> None:
+    graph.weights.publish(weights_message(weights(1)))
+    graph.until(lambda: graph.said(0, "weights version 1"))
+    graph.observe.publish(observation_to_msg(observation(0)))
+    graph.until(lambda: bool(graph.outputs))
+    graph.weights.publish(weights_message(weights(2)))
+    graph.until(lambda: graph.said(1, "weights version 2 changed the last actions by 0."))
+    graph.weights.publish(weights_message(opposite(weights(2), version=3)))
+    graph.until(lambda: graph.said(1, "acts with weights version 2; refused: weights version 3 change the last 1"))
 
 
 def test_weights_of_another_backbone_are_refused_and_the_old_ones_stay(graph: Graph) -> None:

@@ -9,18 +9,27 @@ import sys
 from array import array
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool, Float64MultiArray
+from std_srvs.srv import Trigger
 
 from conrft_control.commander import Commander, CommanderSettings, Target
 from conrft_control.gripper_opening import gripper_opening
-from conrft_control.health_board import Level
+from conrft_control.health_board import STOPPED, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task, declare_tolerance
+from conrft_control.nodes.parameters import (
+    declare,
+    declare_config,
+    declare_deadman,
+    declare_lockstep,
+    declare_robot,
+    declare_task,
+    declare_tolerance,
+)
 from conrft_data import topics
 from conrft_data.conversion import (
     MessageError,
@@ -31,6 +40,7 @@ from conrft_data.conversion import (
     pose_to_msg,
     stamp_to_ns,
     tick_of,
+    wrench_from_msg,
 )
 from conrft_data.node_process import run
 from conrft_data.types import Phase
@@ -52,6 +62,8 @@ class CommanderNode(Node):
             action_timeout_s=self._robot.action_timeout,
             state_timeout_s=self._robot.state_timeout,
             tolerance=declare_tolerance(self),
+            safety=declare_config(self, self._robot.safety),
+            deadman_button=declare_deadman(self),
         )
         gripper_interface = declare(
             self, "send_gripper", True, "send gripper commands; false where another node drives the gripper"
@@ -69,16 +81,51 @@ class CommanderNode(Node):
             if gripper_interface
             else None
         )
-        self.create_subscription(PoseStamped, self._robot.current_pose, self._on_pose, topics.SENSOR)
-        self.create_subscription(JointState, self._robot.gripper_state, self._on_gripper, topics.SENSOR)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
-        self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        self._connect()
         if not lockstep:
             self.create_timer(_WATCHDOG_S, self._on_watchdog)
         self.create_timer(_GRIPPER_RETRY_S, self._send_gripper, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
+    def _connect(self) -> None:
+        robot, settings = self._robot, self._commander.settings
+        # The stop before everything else: where several wait to be read, it is read first.
+        for profile in qos.EMERGENCY_STOP:
+            self.create_subscription(Bool, topics.EMERGENCY_STOP, self._on_emergency_stop, profile)
+        self.create_subscription(WrenchStamped, robot.wrench, self._on_wrench, topics.SENSOR)
+        self.create_subscription(PoseStamped, robot.current_pose, self._on_pose, topics.SENSOR)
+        self.create_subscription(JointState, robot.gripper_state, self._on_gripper, topics.SENSOR)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        if settings.deadman_button >= 0:
+            self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(settings.lockstep))
+        self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        self.create_service(Trigger, topics.RESET_STOP, self._on_reset_stop)
+
+    def _on_emergency_stop(self, message: Bool) -> None:
+        self._carry_out(self._commander.on_emergency_stop(bool(message.data), self._now_ns()))
+
+    def _on_reset_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self._commander.reset_stop() or "the arm may move again"
+        response.success = not self._commander.stop.reason
+        self._report()
+        return response
+
+    def _on_wrench(self, message: WrenchStamped) -> None:
+        try:
+            wrench = wrench_from_msg(message.wrench, self._robot.wrench)
+        except MessageError:
+            wrench = None
+        self._carry_out(self._commander.on_wrench(stamp_to_ns(message.header.stamp), wrench, self._now_ns()))
+
+    def _on_joy(self, message: Joy) -> None:
+        self._commander.deadman.put(message.buttons, self._now_ns())
+
     def _on_state(self, message: EpisodeState) -> None:
-        self._carry_out(self._commander.on_status(episode_status_from_msg(message), self._now_ns()))
+        try:
+            status = episode_status_from_msg(message)
+        except MessageError as error:
+            self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
+            return
+        self._carry_out(self._commander.on_status(status, self._now_ns()))
 
     def _on_pose(self, message: PoseStamped) -> None:
         stamp_ns = stamp_to_ns(message.header.stamp)
@@ -128,8 +175,14 @@ class CommanderNode(Node):
 
     def _report(self) -> None:
         commander = self._commander
-        if commander.problem:
-            self._health.say(Level.ERROR, commander.problem)
+        released = commander.deadman.released(self._now_ns())
+        if commander.stop.reason:
+            how = "the arm stands until a person resets it: conrft episode reset-stop"
+            self._health.say(Level.ERROR, f"{commander.stop.reason}; {how}", {STOPPED: commander.stop.reason})
+        elif commander.problem:
+            self._health.say(Level.ERROR, commander.problem, {})
+        elif released:
+            self._health.say(Level.WARN, f"{released}, the arm holds", {})
         elif commander.phase is None:
             self._health.say(Level.OK, "waits for the supervisor")
         else:

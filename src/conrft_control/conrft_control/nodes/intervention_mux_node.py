@@ -16,7 +16,7 @@ from conrft_control.health_board import Level
 from conrft_control.intervention_mux import Decision, InterventionMux, MuxSettings
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.parameters import Bounded, declare, declare_fields, declare_lockstep
+from conrft_control.nodes.parameters import Bounded, declare, declare_deadman, declare_fields, declare_lockstep
 from conrft_control.operator_input import DeviceSettings, TakeoverSettings
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, stamp_to_ns, tick_of
@@ -86,6 +86,7 @@ class InterventionMuxNode(Node):
         device = DeviceSettings()
         device_fields = declare_fields(self, device, _DEVICE)
         about = "device axis for base-frame x, y, z and the rotations about them, from 1; negative: turned round"
+        device_fields["deadman_button"] = declare_deadman(self)
         device_fields["axes"] = tuple(declare(self, "axes", list(device.axes), about))
         about = "real time: a twist older than this counts as zero, s"
         timeout_s = declare(self, "device_timeout", device.timeout_s, about, low=0.02, high=5.0)
@@ -178,6 +179,8 @@ class InterventionMuxNode(Node):
             self._health.say(Level.WARN if silent else Level.OK, message, values)
         elif self._last.fault:
             self._health.say(Level.ERROR, f"HOLD: {self._last.command.reason}", values)
+        elif self._last.command.source is ActionSource.HOLD:
+            self._health.say(Level.OK, f"HOLD: {self._last.command.reason}", values)
         else:
             self._health.say(Level.OK, f"{self._last.command.source.name} moves the arm", values)
 

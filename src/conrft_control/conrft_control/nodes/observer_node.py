@@ -110,7 +110,11 @@ class ObserverNode(Node):
             self._lockstep_tick()
 
     def _on_state(self, message: EpisodeState) -> None:
-        status = episode_status_from_msg(message)
+        try:
+            status = episode_status_from_msg(message)
+        except MessageError as error:
+            self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
+            return
         if status.phase is Phase.RUNNING:
             self._ticks.begin(status.episode, status.stamp_ns if self._lockstep else 0)
             if self._lockstep:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rclpy.node import Node
 
 from conrft_control.reset_motion import ResetTolerance
-from conrft_data.config import ConfigError, RobotConfig, TaskConfig, load_config
+from conrft_data.config import Config, ConfigError, RobotConfig, TaskConfig, load_config
 from conrft_data.node_process import described
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Bounded(NamedTuple):
@@ -86,6 +88,28 @@ def declare_fields(node: Node, defaults: object, fields: Mapping[str, Bounded | 
         else:
             values[field] = declare(node, name, default, about)
     return values
+
+
+def declare_config(node: Node, config: ConfigT) -> ConfigT:
+    """Declares one parameter for each number of ``config``, with its description and range; returns what was given.
+
+    The defaults are those of ``config``, that is of its file. A bound that the configuration excludes, such as the zero
+    of a positive number, is refused by the configuration itself.
+    """
+    values = {}
+    for name, field in type(config).model_fields.items():
+        low = next(
+            (getattr(bound, key) for bound in field.metadata for key in ("ge", "gt") if hasattr(bound, key)), None
+        )
+        high = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
+        values[name] = declare(node, name, getattr(config, name), field.description or "", low=low, high=high)
+    return type(config).model_validate(values)
+
+
+def declare_deadman(node: Node) -> int:
+    """The button that must be held for the arm to move; mux and commander must know the same."""
+    about = "the arm moves only while this button is held; -1: none; one for all nodes"
+    return int(declare(node, "deadman_button", -1, about, low=-1, high=64))
 
 
 def declare_tolerance(node: Node) -> ResetTolerance:

@@ -21,6 +21,14 @@ _DEVICE = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT, durabi
 _LOCKSTEP_DEVICE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 
 
+# A stop must arrive, also the one that was pressed before this node began, so reliable and latched; and it must be
+# heard from a publisher that offers neither.
+EMERGENCY_STOP = (
+    QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+    QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE),
+)
+
+
 def device(lockstep: bool) -> QoSProfile:
     """For the operator's twist and buttons."""
     return _LOCKSTEP_DEVICE if lockstep else _DEVICE

@@ -115,12 +115,16 @@ class RecorderNode(Node):
         try:
             tick = tick_from_cdr(raw)
         except MessageError as error:
-            self.get_logger().error(f"{topic}: {error}")
+            self.get_logger().error(f"{topic}: passed over: {error}", throttle_duration_sec=1.0)
             return
         self._thread.add(self._sorter.on_tick(topic, tick, raw, time.monotonic()))
 
     def _on_state(self, raw: bytes) -> None:
-        status = episode_status_from_msg(deserialize_message(raw, EpisodeState))
+        try:
+            status = episode_status_from_msg(deserialize_message(raw, EpisodeState))
+        except MessageError as error:
+            self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
+            return
         self._episode_id = status.episode_id if status.phase is Phase.RUNNING else ""
         self._thread.add(self._sorter.on_status(status, raw, time.monotonic()))
         if status.phase is Phase.ENDED:

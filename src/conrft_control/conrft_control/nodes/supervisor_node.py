@@ -20,7 +20,7 @@ from conrft_control import episode_supervisor as core
 from conrft_control.button_presses import ButtonPresses
 from conrft_control.episode_supervisor import AfterFault, EpisodeSupervisor, Now, Stage, SupervisorSettings
 from conrft_control.gripper_opening import gripper_opening
-from conrft_control.health_board import HealthBoard, Level
+from conrft_control.health_board import STOPPED, HealthBoard, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
@@ -165,9 +165,12 @@ class SupervisorNode(Node):
         return Now(int(self.get_clock().now().nanoseconds), time.monotonic())
 
     def _on_action(self, message: Action) -> None:
-        self._carry_out(
-            self._supervisor.action(tick_of(message), ActionSource(message.source), message.reason, self._now())
-        )
+        try:
+            source = ActionSource(message.source)
+        except ValueError:
+            # What no node may follow, the commander holds at: for the count it is a HOLD.
+            source = ActionSource.HOLD
+        self._carry_out(self._supervisor.action(tick_of(message), source, message.reason, self._now()))
 
     def _on_reward(self, message: Reward) -> None:
         self._carry_out(self._supervisor.reward(tick_of(message), bool(message.success), self._now()))
@@ -223,7 +226,8 @@ class SupervisorNode(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             level, own = Level(min(status.level[0], Level.STALE)), status.hardware_id == HARDWARE_ID
-            self._board.put(status.name, level, status.message, time.monotonic(), own=own)
+            stopped = any(value.key == STOPPED for value in status.values)
+            self._board.put(status.name, level, status.message, time.monotonic(), own=own, stopped=stopped)
 
     def _on_end(self, request: EndEpisode.Request, response: EndEpisode.Response) -> EndEpisode.Response:
         try:

@@ -20,7 +20,7 @@ from conrft_data.conversion import MessageError, observation_from_msg, proposal_
 from conrft_data.node_process import described, diagnostic_array, run
 from conrft_data.ticks import Proposal, Tick
 from conrft_msgs.msg import LearnerStatus, Observation, PolicyOutput, Weights
-from conrft_policy.acting import Actor, CannotAct
+from conrft_policy.acting import Actor, CannotAct, WeightsChange
 from conrft_policy.backbone import load_backbone
 from conrft_policy.policy_weights import PolicyWeights, WeightsRefused, load
 
@@ -45,6 +45,7 @@ class PolicyNode(Node):
             self._task,
             self._value("seed"),
             deterministic=self._value("deterministic"),
+            allowed_change=WeightsChange(warn=self._value("weights_warn"), refuse=self._value("weights_refuse")),
             device=device,
         )
         self._last: Tick | None = None
@@ -71,6 +72,12 @@ class PolicyNode(Node):
         declare("device", "", described("torch device, such as cpu or cuda:0; empty: torch's default"))
         declare("threads", 1, described("threads of torch on the CPU; 0: torch's default", integers=(0, 256)))
         declare("deterministic", False, described("act without noise; the published policy never does"))
+        change, default = (
+            "mean change of the newest actions, in full actions, beyond which new weights",
+            WeightsChange(),
+        )
+        declare("weights_warn", default.warn, described(f"{change} are flagged", numbers=(0.001, 2.0)))
+        declare("weights_refuse", default.refuse, described(f"{change} are refused", numbers=(0.001, 2.0)))
         wait = "hold an episode's first answer back until weights that the learner has announced are here, at most s"
         declare("wait_for_weights", 0.0, described(wait, numbers=(0.0, 60.0)))
 
@@ -180,6 +187,7 @@ class PolicyNode(Node):
             "announced_version": self._announced_version,
             "backbone": self._backbone.fingerprint,
             "refused_weights": self._refusal,
+            "weights_change": f"{self._actor.last_change:.3f}",
             "skipped_observations": self._skipped,
             "unanswered_observations": self._unanswered,
             "inference_ms_median": f"{1e3 * statistics.median(self._times_s):.1f}" if self._times_s else "",
@@ -200,6 +208,8 @@ class PolicyNode(Node):
                 DiagnosticStatus.WARN,
                 f"acts with weights version {self._actor.weights_version}; refused: {self._refusal}",
             )
+        if flagged := self._actor.flagged:
+            return DiagnosticStatus.WARN, flagged
         return DiagnosticStatus.OK, f"acts with weights version {self._actor.weights_version}"
 
 

@@ -108,7 +108,11 @@ class ScriptedOperatorNode(Node):
             self.create_timer(_REPEAT_PERIOD_S, self._repeat, clock=steady)
 
     def _on_episode_state(self, message: EpisodeState) -> None:
-        state = episode_status_from_msg(message)
+        try:
+            state = episode_status_from_msg(message)
+        except MessageError as error:
+            self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
+            return
         self._episode, self._phase = state.episode, state.phase
         mode = self._value("mode")
         self._operator = self._operators[_MODES[state.mode] if mode == "auto" else mode]

@@ -1,0 +1,238 @@
+"""What the commander never does: too fast, too hard, too late, or without a person's leave."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from conrft_control.commander import Commander, CommanderSettings, Target
+from conrft_data.config import SafetyLimits, TaskConfig
+from conrft_data.ticks import EpisodeStatus, Tick
+from conrft_data.types import ActionSource, Command, Outcome, Phase
+
+MS = 1_000_000
+TICK_NS = 100 * MS
+Status = Callable[..., EpisodeStatus]
+NO_WRENCH, HARD = np.zeros(6), np.array([0, 0, 41.0, 0, 0, 0])
+
+
+def command(*action: float) -> Command:
+    return Command(action=np.array([*action, *[0.0] * 7][:7], dtype=np.float32), source=ActionSource.POLICY)
+
+
+FORWARD, BACKWARD = command(1.0), command(-1.0)
+
+
+class Driven:
+    """A commander whose arm is where its last target was, one tick later."""
+
+    def __init__(self, task: TaskConfig, status: Status, home: np.ndarray, **settings: object) -> None:
+        self.commander = Commander(task, CommanderSettings(**settings))  # type: ignore[arg-type]
+        self.status, self.pose, self.step, self.now_ns = status, home.copy(), 0, 0
+        self.targets: list[Target] = []
+        self.commander.on_pose(0, self.pose)
+        self.commander.on_wrench(0, NO_WRENCH, 0)
+        self.commander.on_gripper(0, 1.0)
+
+    def phase(self, phase: Phase, episode: int = 1, **fields: object) -> None:
+        self.take(self.commander.on_status(self.status(phase, episode, stamp_ns=self.now_ns, **fields), self.now_ns))
+
+    def tick(self, action: Command, tick_ns: int = TICK_NS) -> None:
+        self.take(self.commander.on_action(Tick(self.now_ns, 1, self.step), action, self.now_ns))
+        self.step += 1
+        self.sense(tick_ns)
+
+    def sense(self, tick_ns: int = TICK_NS, wrench: np.ndarray = NO_WRENCH) -> None:
+        self.now_ns += tick_ns
+        self.take(self.commander.on_wrench(self.now_ns, wrench, self.now_ns))
+        self.take(self.commander.on_pose(self.now_ns, self.pose))
+        self.take(self.commander.on_gripper(self.now_ns, 1.0))
+
+    def take(self, target: Target | None) -> None:
+        if target is not None:
+            self.targets.append(target)
+            self.pose = target.pose
+
+    def speeds(self) -> np.ndarray:
+        """Of the targets, m/s a tick."""
+        return np.array([np.linalg.norm(b.pose[:3] - a.pose[:3]) / 0.1 for a, b in pairwise(self.targets)])
+
+
+@pytest.fixture
+def slow() -> SafetyLimits:
+    return SafetyLimits(linear_speed=0.2, linear_acceleration=0.5, angular_speed=0.5, angular_acceleration=2.0)
+
+
+@pytest.fixture
+def driven(task: TaskConfig, status: Status, home: np.ndarray) -> Driven:
+    return Driven(task, status, home)
+
+
+def running(driven: Driven) -> Driven:
+    driven.phase(Phase.RUNNING)
+    return driven
+
+
+def test_actions_of_whoever_drives_are_slowed_down_to_the_limits(
+    task: TaskConfig, status: Status, home: np.ndarray, slow: SafetyLimits
+) -> None:
+    driven = running(Driven(task, status, home, safety=slow))
+    hand = Command(action=FORWARD.action, source=ActionSource.OPERATOR)
+    for action in [FORWARD] * 6 + [hand] * 4 + [BACKWARD] * 10:
+        driven.tick(action)
+    velocities = np.array([(b.pose[:3] - a.pose[:3]) / 0.1 for a, b in pairwise(driven.targets)])
+    assert driven.speeds().max() == pytest.approx(0.2)
+    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() == pytest.approx(0.05, rel=1e-6)
+
+
+def test_the_default_limits_change_no_action_not_even_full_speed_reversed(
+    task: TaskConfig, status: Status, home: np.ndarray
+) -> None:
+    # No configuration may say so.
+    unlimited = SafetyLimits.model_construct(**dict.fromkeys(SafetyLimits.model_fields, 1e9))
+    both = [running(Driven(task, status, home, safety=safety)) for safety in (SafetyLimits(), unlimited)]
+    random = np.random.default_rng(0)
+    for action in [command(*np.sign(random.normal(size=6))) for _ in range(200)]:
+        for driven in both:
+            driven.tick(action)
+    np.testing.assert_array_equal(*([target.pose for target in driven.targets] for driven in both))
+
+
+def test_the_way_home_keeps_within_the_limits_from_the_last_target_on(
+    task: TaskConfig, status: Status, home: np.ndarray, slow: SafetyLimits
+) -> None:
+    driven = running(Driven(task, status, home, safety=slow.model_copy(update={"linear_speed": 0.1})))
+    for _ in range(10):
+        driven.tick(FORWARD)
+    driven.pose = driven.pose - [0.05, 0, 0, 0, 0, 0, 0]  # the arm lags behind its target
+    driven.sense()
+    driven.phase(Phase.ENDED, outcome=Outcome.TIMEOUT, final_step=9)
+    driven.phase(Phase.RESETTING, episode=2)
+    for _ in range(30):
+        driven.sense()
+    assert driven.speeds().max() == pytest.approx(0.1)
+    np.testing.assert_allclose(driven.targets[-1].pose[:3], home[:3], atol=0.011)
+
+
+def test_ticks_that_come_faster_than_they_should_move_the_arm_no_faster(driven: Driven) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    for _ in range(99):
+        driven.tick(FORWARD, tick_ns=MS)
+    travelled = np.linalg.norm(driven.targets[-1].pose[:3] - driven.targets[0].pose[:3])
+    assert travelled <= SafetyLimits().linear_speed * 0.2
+
+
+@pytest.mark.parametrize(("age_ms", "words"), [(200, "0.20 s old"), (-200, "0.20 s in the future")])
+def test_in_real_time_an_action_at_the_wrong_time_is_not_followed(driven: Driven, age_ms: int, words: str) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    driven.sense(500 * MS)
+    before = driven.pose
+    driven.take(driven.commander.on_action(Tick(driven.now_ns - age_ms * MS, 1, 1), FORWARD, driven.now_ns))
+    np.testing.assert_array_equal(driven.pose, before)
+    assert words in driven.commander.problem
+    driven.step = 1
+    driven.tick(FORWARD)
+    assert not driven.commander.problem
+
+
+def test_an_emergency_stop_puts_the_target_where_the_arm_is_at_once(driven: Driven) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    lagging = driven.pose - [0.02, 0, 0, 0, 0, 0, 0]
+    driven.commander.on_pose(driven.now_ns, lagging)
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    np.testing.assert_array_equal(driven.targets[-1].pose, lagging)
+    for action in [FORWARD] * 3:
+        driven.tick(action)
+    driven.commander.on_emergency_stop(False, driven.now_ns)
+    driven.phase(Phase.RESETTING, episode=2)
+    driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, lagging)
+    assert driven.commander.problem == "emergency stop"
+    assert driven.commander.gripper.due == 1.0  # opening harms nobody, and is part of going home
+
+
+def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(driven: Driven) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    driven.tick(FORWARD)
+    assert driven.commander.reset_stop() == "the emergency stop is still pressed"
+    driven.commander.on_emergency_stop(False, driven.now_ns)
+    assert driven.commander.reset_stop() == ""
+    stood = driven.pose
+    driven.tick(FORWARD)
+    np.testing.assert_allclose(driven.pose[:3], stood[:3] + np.array([0.03, 0, 0]), atol=1e-6)
+
+
+def test_a_force_beyond_the_limit_leads_the_arm_back_a_little_and_holds_it_there(driven: Driven) -> None:
+    running(driven)
+    for _ in range(4):
+        driven.tick(FORWARD)
+    contact = driven.pose
+    driven.sense(10 * MS, HARD)
+    np.testing.assert_array_equal(driven.pose, contact)
+    for _ in range(12):
+        driven.tick(FORWARD)
+    np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
+    assert "wrench: 41.0 N, limit 40.0 N" in driven.commander.problem
+
+
+def test_in_real_time_the_retreat_goes_on_without_actions(driven: Driven) -> None:
+    running(driven)
+    for _ in range(4):
+        driven.tick(FORWARD)
+    contact = driven.pose
+    driven.sense(10 * MS, HARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=3)
+    for _ in range(12):
+        driven.sense()
+    np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
+
+
+def test_a_wrench_that_is_not_finite_or_stale_holds_the_arm(driven: Driven) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    driven.commander.on_wrench(driven.now_ns, None, driven.now_ns)
+    before = driven.pose
+    driven.tick(FORWARD)
+    np.testing.assert_array_equal(driven.pose, before)
+    driven.sense(MS)
+    driven.commander.on_time(driven.now_ns)
+    assert not driven.commander.problem
+    driven.now_ns += 150 * MS
+    driven.commander.on_pose(driven.now_ns, driven.pose)
+    assert driven.commander.on_time(driven.now_ns) is not None
+    assert "wrench: stale, 0.15 s old" in driven.commander.problem
+    driven.sense(MS)
+    driven.commander.on_time(driven.now_ns)
+    assert "wrench" not in driven.commander.problem
+
+
+def test_a_pose_from_the_future_is_no_measurement(driven: Driven) -> None:
+    running(driven)
+    driven.commander.on_pose(10**15, driven.pose)
+    before = driven.pose
+    driven.take(driven.commander.on_action(Tick(0, 1, 0), FORWARD, 0))
+    np.testing.assert_array_equal(driven.pose, before)
+    assert "in the future" in driven.commander.problem
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.RESETTING])
+def test_with_a_deadman_button_the_arm_moves_only_while_it_is_held(
+    task: TaskConfig, status: Status, home: np.ndarray, phase: Phase
+) -> None:
+    driven = Driven(task, status, home, deadman_button=1)
+    driven.pose = driven.pose + np.array([0.05, 0, 0, 0, 0, 0, 0])
+    driven.sense()
+    driven.phase(phase)
+    before = driven.pose
+    for held in (False, True, False):
+        driven.commander.deadman.put([0, int(held)], driven.now_ns)
+        driven.tick(FORWARD)
+        assert np.array_equal(driven.pose, before) is not held
+        before = driven.pose
+    assert not driven.commander.problem
