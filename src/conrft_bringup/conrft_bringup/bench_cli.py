@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "operator": ("conrft_sim.operator_benchmark", "main", "how often and how fast the scripted operator succeeds"),
     "learner": ("conrft_learner.benchmark", "learner", "updates of critic and actor, also beside the official way"),
     "policy": ("conrft_bringup.policy_benchmark", "policy", "the backbone of an acting step, in float32 and in 8 bits"),
+    "suite": ("conrft_bringup.suite.cli", "suite", "a method on all tasks: success and length beside the paper's"),
     "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay, storing episodes"),
 }
 
@@ -21,7 +22,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     known = "\n".join(f"  {name:<9}{text}" for name, (_, _, text) in BENCHMARKS.items())
     parser = subparsers.add_parser(
         "bench",
-        help="measure speed and the scripted operator",
+        help="measure speed, the scripted operator, or a method on many tasks",
         description=f"The last line of the output is one JSON object.\n\nmeasurements:\n{known}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

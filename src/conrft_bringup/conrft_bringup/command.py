@@ -14,7 +14,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "reward": ("conrft_reward.cli", "train and evaluate the success classifier"),
     "train": ("conrft_learner.cli", "train a policy offline"),
     "preset": ("conrft_bringup.preset_cli", "list the learner's presets, or show one with every setting described"),
-    "evaluate": ("conrft_bringup.evaluation_cli", "trials of a policy without intervention"),
+    "evaluate": ("conrft_bringup.evaluation.cli", "trials of a policy without intervention"),
     "episode": ("conrft_bringup.episode_cli", "end the running episode, or veto the last one"),
     "view": (
         "conrft_bringup.visualisation.view_cli",
@@ -23,7 +23,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "report": ("conrft_bringup.report.cli", "table and plots of a run"),
     "backbone": ("conrft_policy.cli", "import and inspect backbones of the policy"),
     "policy": ("conrft_policy.cli", "inspect trained policies"),
-    "bench": ("conrft_bringup.bench_cli", "measure speed: tick, sim, learner, replay"),
+    "bench": (
+        "conrft_bringup.bench_cli",
+        "measure speed: tick, sim, learner, policy, replay; or a method: suite",
+    ),
 }
 
 _OVERVIEW = """usage: conrft [-h] COMMAND ...

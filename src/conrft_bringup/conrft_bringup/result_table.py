@@ -1,4 +1,4 @@
-"""The table that a demo ends with."""
+"""Tables for people: the one that a demo ends with."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def result_table(series: Mapping[str, TrialsSummary], interventions: Sequence[in
         interval = f"{100 * summary.wilson_low:.0f} to {100 * summary.wilson_high:.0f} %"
         length = f"{summary.mean_length:.1f}" if summary.trials else "-"
         rows.append((name, f"{100 * summary.success:.0f} %", interval, length, str(summary.trials)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [_aligned(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = [aligned(rows)]
     if interventions:
         lines += ["", "interventions per episode"]
         lines += [f"  episodes {first:>3} to {last:>3}: {mean:.2f}" for first, last, mean in windows(interventions)]
@@ -37,6 +35,14 @@ def windows(values: Sequence[int], count: int = _WINDOWS) -> list[tuple[int, int
     bounds = [round(index * len(values) / count) for index in range(count + 1)] if count else []
     stretches = itertools.pairwise(bounds)
     return [(begin + 1, end, sum(values[begin:end]) / (end - begin)) for begin, end in stretches]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text: the first row is the head, the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [_aligned(row, widths) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

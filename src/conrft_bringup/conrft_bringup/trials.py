@@ -70,3 +70,9 @@ def summarise(outcomes: Sequence[tuple[bool, int]]) -> TrialsSummary:
         wilson_low=low,
         wilson_high=high,
     )
+
+
+def mean_success_length(outcomes: Sequence[tuple[bool, int]]) -> float | None:
+    """Mean steps of the successes among trials given as (success, length); None without any."""
+    won = [length for success, length in outcomes if success]
+    return round(sum(won) / len(won), 4) if won else None

@@ -5,10 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rclpy.serialization import serialize_message
 
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
+from conrft_data import topics
 from conrft_data.bags import write_episode
-from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome
+from conrft_data.bags.definitions import RecordedTopic
+from conrft_data.bags.writer import EpisodeWriter
+from conrft_data.conversion import command_to_msg, episode_status_to_msg, observation_to_msg, proposal_to_msg
+from conrft_data.ticks import EpisodeStatus, Proposal, Tick
+from conrft_data.types import (
+    MESSAGE_VERSION,
+    ActionSource,
+    Command,
+    Episode,
+    Mode,
+    Observation,
+    Outcome,
+    Phase,
+)
+from conrft_sim.scene_message import scene_to_msg
+from conrft_sim.scene_snapshot import SceneSnapshot
 
 DOWN = np.array([0.45, 0.0, 0.25, 1.0, 0.0, 0.0, 0.0])
 
@@ -65,3 +82,96 @@ def make_run(root: Path, **settings: object) -> RunFolder:
     record(folder.episodes, 3, outcome=Outcome.SUCCESS, sources="phpp")
     record(folder.online_trials, 1, outcome=Outcome.SUCCESS, sources="ppp")
     return folder
+
+
+def write_trial(
+    folder: Path,
+    number: int,
+    sources: str,
+    *,
+    success: bool = False,
+    outcome: Outcome | None = None,
+    last: str = "p",
+    session: str = "test",
+    mode: Mode = Mode.EVALUATION,
+    banana: tuple[float, float] | None = (0.5, 0.1),
+    unanswered: int | None = None,
+    altered: int | None = None,
+    versions: list[int] | None = None,
+) -> None:
+    """Writes a trial as the recorder does, with the policy's answers and the simulator's scene.
+
+    Args:
+        folder: of all trials.
+        number: of the trial.
+        sources: as in ``record``; ``last`` that of the final observation's action.
+        success: whether it ended so, else at the step limit; ``outcome`` says it in full.
+        session: first part of its name.
+        mode: why it was run.
+        banana: where it lay, and lies; None: nobody knows the scene.
+        unanswered: step without an action.
+        altered: step whose action is not what the policy put out.
+        versions: of the weights, by step.
+    """
+    outcome = outcome or (Outcome.SUCCESS if success else Outcome.TIMEOUT)
+    kinds = [{"o": ActionSource.OPERATOR, "p": ActionSource.POLICY, "h": ActionSource.HOLD}[s] for s in sources + last]
+    extra = RecordedTopic("/scene_state", "conrft_msgs/msg/SceneState", topics.SENSOR)
+    name = f"{session}-{mode.name.lower()}-{number:06d}"
+    with EpisodeWriter(folder, name, task="pick_banana", mode=mode, extra_topics=[extra]) as writer:
+
+        def put(topic: str, message: object, stamp_ns: int) -> None:
+            writer.write(topic, serialize_message(message), stamp_ns)
+
+        def tell(phase: Phase, said: Outcome, stamp_ns: int) -> None:
+            status = EpisodeStatus(
+                stamp_ns=stamp_ns,
+                phase=phase,
+                outcome=said,
+                mode=mode,
+                episode=number,
+                final_step=len(sources),
+                episode_id=name,
+                task="pick_banana",
+                instruction="",
+                message_version=MESSAGE_VERSION,
+                reason="",
+            )
+            put(topics.EPISODE_STATE, episode_status_to_msg(status), stamp_ns)
+
+        for step, kind in enumerate(kinds):
+            seen = observation(number, step)
+            tick = Tick(seen.stamp_ns, number, step)
+            if step == 0:
+                tell(Phase.RUNNING, Outcome.NONE, seen.stamp_ns)
+            if banana is not None:
+                put(topics.SCENE_STATE, _scene(seen, banana, success and step == len(sources)), seen.stamp_ns)
+            put(topics.OBSERVATION, observation_to_msg(seen), seen.stamp_ns)
+            action = np.full(7, 0.25, np.float32) if kind is ActionSource.POLICY else np.zeros(7, np.float32)
+            proposal = Proposal(
+                action=action + (0.5 if step == altered else 0.0),
+                embedding=np.zeros(2, np.float32),
+                embedding_fingerprint="f",
+                weights_version=versions[step] if versions else 1,
+                inference_time=0.0,
+            )
+            put(topics.POLICY_OUTPUT, proposal_to_msg(proposal, tick), seen.stamp_ns)
+            if step != unanswered:
+                command = Command(action=action, source=kind, reason="late" * (kind is ActionSource.HOLD))
+                put(topics.ACTION, command_to_msg(command, tick), seen.stamp_ns)
+        tell(Phase.ENDED, outcome, seen.stamp_ns)
+        writer.finish(outcome, len(sources))
+
+
+def _scene(seen: Observation, banana: tuple[float, float], done: bool) -> object:
+    flat = [0.0, 0.0, 0.0, 0.0, 1.0]
+    return scene_to_msg(
+        SceneSnapshot(
+            stamp_ns=seen.stamp_ns,
+            task="pick_banana",
+            tcp_pose=DOWN,
+            gripper_opening=1.0,
+            objects={"banana": np.array([*banana, *flat]), "plate": np.array([0.5, -0.13, *flat])},
+            success=done,
+        ),
+        "base",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.progress_line import ProgressLine
-from conrft_bringup.episode_figures import last_episode_number
+from conrft_bringup.episode_figures import episode_number, last_episode_number, trials_up_to
 from conrft_bringup.launch_runner.errors import LaunchError
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
@@ -23,6 +24,7 @@ from conrft_learner.progress import duration
 _GRACE = GracePeriods(terminate=30.0, kill=5.0)
 _AFTER_A_DEATH = 10.0  # s in which the other nodes can still say what it did to them
 _MOST_DEATHS = 3  # of a node that is started again
+_TIMES_EACH_TRIAL = 3
 _SHUTTING_DOWN = "[INFO] [launch]: shutting down"
 _TAIL = 15  # lines of the log that are shown when a stage fails
 
@@ -45,6 +47,7 @@ class Watch:
         only_successes: whether only successful ones count.
         patience: without a new episode for so long the stage has failed, s of wall time.
         deadline: monotonic time at which the stage is ended early; None: never.
+        over: asked again and again; once it says so the stage is ended, whatever is there.
     """
 
     count: EpisodeCount
@@ -52,6 +55,7 @@ class Watch:
     only_successes: bool = False
     patience: float = 300.0
     deadline: float | None = None
+    over: Callable[[], bool] = lambda: False
 
 
 def graph_environment() -> dict[str, str]:
@@ -64,9 +68,19 @@ def graph_environment() -> dict[str, str]:
     }
 
 
-def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: ProgressLine, watch: Watch) -> None:
-    """Runs a launch file until its supervisor has run all episodes; raises StageFailed or Interrupted."""
-    environment = {**graph_environment(), "ROS_LOG_DIR": str(log.parent / "ros")}
+def run_graph(
+    launch_file: str,
+    arguments: Mapping[str, str],
+    log: Path,
+    line: ProgressLine,
+    watch: Watch,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Runs a launch file until its supervisor has run all episodes; raises StageFailed or Interrupted.
+
+    ``environment`` is by default ``graph_environment()``.
+    """
+    environment = {**(environment or graph_environment()), "ROS_LOG_DIR": str(log.parent / "ros")}
     output = LaunchOutput(log, quiet=True)
     watcher = _Watcher(watch, line)
     try:
@@ -81,19 +95,51 @@ def run_graph(launch_file: str, arguments: Mapping[str, str], log: Path, line: P
     watcher.look_at_episodes()
     if watcher.problem or result.exit_code:
         raise failure(watcher.problem or result.reason or "a node has failed", log, about=watcher.culprit)
-    if not watcher.complete and not watcher.out_of_time:
+    if not watcher.complete and not watcher.ended_early:
         raise failure(f"the graph ended after {watcher.state}", log)
 
 
 def run_trials(arguments: Mapping[str, str], wanted: int, folder: Path, log: Path, line: ProgressLine) -> str:
-    """Runs evaluate.launch.yaml until ``folder`` holds the wanted trials; gives the state. Raises as ``run_graph``."""
+    """Runs evaluate.launch.yaml until ``folder`` holds trials 1 to ``wanted``; gives the state.
+
+    A trial that a fault has spoilt is run again under its own number, because the start state is a function of it and
+    every method is to meet the same ones. Raises as ``run_graph``.
+    """
     count = EpisodeCount(folder)
+    for _ in range(_TIMES_EACH_TRIAL):
+        for first, number in missing_trials(folder, wanted):
+            count.refresh()
+            where = {"episodes_dir": str(folder), "first_episode": str(first), "episodes": str(number)}
+            session = unused_session(arguments.get("session", "evaluation"), folder, first)
+            all_arguments = {**arguments, **where, "session": session, "after_fault": "continue"}
+            run_graph("evaluate", all_arguments, log, line, Watch(count, len(count.trials) + number))
+    if missing := missing_trials(folder, wanted):
+        raise failure(f"trial {missing[0][0]} ended with a fault {_TIMES_EACH_TRIAL} times", log)
     count.refresh()
-    if len(count.trials) < wanted:
-        missing = str(wanted - len(count.trials))
-        where = {"episodes_dir": str(folder), "episodes": missing, **resumed(folder)}
-        run_graph("evaluate", {**arguments, **where}, log, line, Watch(count, wanted))
     return count.describe(wanted, only_successes=False)
+
+
+def missing_trials(folder: Path, wanted: int) -> list[tuple[int, int]]:
+    """Stretches (first number, how many) of the trials 1 to ``wanted`` that are not there yet."""
+    there = {episode_number(info.episode_id) for info in trials_up_to(folder, wanted)}
+    stretches: list[tuple[int, int]] = []
+    for number in sorted(set(range(1, wanted + 1)) - there):
+        if stretches and sum(stretches[-1]) == number:
+            stretches[-1] = (stretches[-1][0], stretches[-1][1] + 1)
+        else:
+            stretches.append((number, 1))
+    return stretches
+
+
+def unused_session(base: str, folder: Path, first: int) -> str:
+    """``base``, or that and a number, so that no recorded episode from number ``first`` on has the same name."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    for attempt in itertools.count(1):
+        session = base if attempt == 1 else f"{base}-{attempt}"
+        prefix = f"{session}-evaluation-"
+        if not any(name.startswith(prefix) and episode_number(name) >= first for name in names):
+            return session
+    raise AssertionError  # counting never ends
 
 
 def resumed(folder: Path) -> dict[str, str]:
@@ -151,7 +197,7 @@ class _Watcher:
     def __init__(self, watch: Watch, line: ProgressLine, now: Callable[[], float] = time.monotonic) -> None:
         self.problem = ""
         self.culprit = ""
-        self.out_of_time = False
+        self.ended_early = False
         self._watch, self._line, self._now = watch, line, now
         self._begin = self._last_episode = now()
         self._died: float | None = None
@@ -190,12 +236,13 @@ class _Watcher:
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
         self.look_at_episodes()
-        if self.problem or self.out_of_time:
+        if self.problem or self.ended_early:
             return
         self.problem = self._problem(supervisor.result)
-        self.out_of_time = self._watch.deadline is not None and self._now() > self._watch.deadline
-        if self.problem or self.out_of_time:
-            supervisor.shut_down(self.problem or "the time is up")
+        out_of_time = self._watch.deadline is not None and self._now() > self._watch.deadline
+        self.ended_early = out_of_time or self._watch.over()
+        if self.problem or self.ended_early:
+            supervisor.shut_down(self.problem or ("the time is up" if out_of_time else "nothing is left to do"))
 
     def _problem(self, result: LaunchResult) -> str:
         """What keeps the stage from going on; empty: nothing."""

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from conrft_bringup.demo.episode_count import EpisodeCount
-from conrft_bringup.demo.graph_run import Watch, resumed, run_command, run_graph, run_trials
+from conrft_bringup.demo.graph_run import StageFailed, Watch, resumed, run_command, run_graph, run_trials
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
+from conrft_bringup.episode_figures import trials_up_to
+from conrft_bringup.evaluation.trial_recording import SCENE_TOPIC, read_trial
 from conrft_bringup.learner_figures import METRICS, read_records
 
 # Start states are functions of seed and episode alone: these keep the stages' start states apart, and let both
 # evaluations begin from the same ones.
 _TRAINING_SEEDS = 1_000_000
-_EVALUATION_SEEDS = 2_000_000
+EVALUATION_SEEDS = 2_000_000
 _RESERVED = 60.0  # s of a limited run that are kept for the last evaluation
 
 
@@ -138,12 +140,17 @@ def evaluate_online(run: Run, line: ProgressLine) -> str:
 def _evaluate(run: Run, line: ProgressLine, stage: str, checkpoint: Path, trials: Path) -> str:
     arguments = {
         "task": run.settings.task,
-        "seed": str(run.settings.seed + _EVALUATION_SEEDS),
+        "seed": str(run.settings.seed + EVALUATION_SEEDS),
         "backbone": run.settings.backbone,
         "checkpoint": str(checkpoint),
         "session": stage,
+        "extra_topics": str([SCENE_TOPIC]),
     }
-    return run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
+    state = run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
+    for info in trials_up_to(trials, run.settings.trials):
+        if why := read_trial(info).why_void():
+            raise StageFailed(f"{info.path}: is no trial without intervention: {why}")
+    return state
 
 
 def _learner_state(folder: Path, updates: int) -> str:

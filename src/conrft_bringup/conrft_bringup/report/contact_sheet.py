@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,31 @@ def draw_contact_sheet(folder: RunFolder, figures: RunFigures, path: Path) -> No
         if episodes:
             episode = episodes[len(episodes) // 2]
             ending = "success" if episode.success else "failure"
-            row = _row(where / episode.episode_id, f"{title}: {episode.episode_id}, {episode.length} steps, {ending}")
-            rows += [row] if row is not None else []
+            text = f"{title}: {episode.episode_id}, {episode.length} steps, {ending}"
+            rows.append((where / episode.episode_id, text))
+    draw_episodes(rows, path)
+
+
+def draw_episodes(episodes: Iterable[tuple[Path, str]], path: Path) -> None:
+    """Writes a sheet as PNG, one bag with its title a row; nothing where no bag can be read."""
+    rows = [row for bag, title in episodes if (row := _row(bag, title)) is not None]
     if rows:
         Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def draw_frames(frames: Sequence[tuple[Mapping[str, NDArray[np.uint8]], str]], path: Path) -> None:
+    """Writes a sheet as PNG of single frames, each with its cameras below each other and a title."""
+    rows = []
+    for first in range(0, len(frames), _COLUMNS):
+        tiles = [_tile(images, title) for images, title in frames[first : first + _COLUMNS]]
+        blank = np.full_like(tiles[0], 255)
+        rows.append(np.concatenate([*tiles, *[blank] * (_COLUMNS - len(tiles))], axis=1))
+    if rows:
+        Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def _tile(images: Mapping[str, NDArray[np.uint8]], title: str) -> NDArray[np.uint8]:
+    return np.concatenate([_title(title, _SIDE), *map(_frame, images.values())])
 
 
 def _with_interventions(episodes: list[EpisodeFigures]) -> list[EpisodeFigures]:
@@ -51,7 +73,7 @@ def _row(bag: Path, title: str) -> NDArray[np.uint8] | None:
     except BagError:
         return None
     steps = np.linspace(0, len(episode.observations) - 1, _COLUMNS).round().astype(int)
-    strips = [_title(title)]
+    strips = [_title(title, _COLUMNS * _SIDE)]
     for camera in episode.observations[0].images:
         strips.append(np.concatenate([_frame(episode.observations[step].images[camera]) for step in steps], axis=1))
     return np.concatenate(strips)
@@ -62,7 +84,7 @@ def _frame(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
 
 
-def _title(text: str) -> NDArray[np.uint8]:
-    strip = Image.new("RGB", (_COLUMNS * _SIDE, _TITLE), "white")
+def _title(text: str, width: int) -> NDArray[np.uint8]:
+    strip = Image.new("RGB", (width, _TITLE), "white")
     ImageDraw.Draw(strip).text((4, 3), text, fill="black")
     return np.asarray(strip)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from conrft_bringup.demo.run_folder import RunFolder, write_json
-from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials
+from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials, trials_up_to
 from conrft_bringup.result_table import result_table
 from conrft_bringup.trials import TrialsSummary, summarise
+from conrft_data.bags import EpisodeInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,12 @@ class RunFigures:
 
 def read_figures(folder: RunFolder) -> RunFigures:
     """Reads the bags of a run; a stage that has not run yet has none."""
+    trials = folder.settings().trials
     return RunFigures(
-        demonstrations=_figures(folder.demonstrations),
-        offline=_figures(folder.offline_trials),
-        training=_figures(folder.episodes),
-        online=_figures(folder.online_trials),
+        demonstrations=_figures(finished_trials(folder.demonstrations)),
+        offline=_figures(trials_up_to(folder.offline_trials, trials)),
+        training=_figures(finished_trials(folder.episodes)),
+        online=_figures(trials_up_to(folder.online_trials, trials)),
     )
 
 
@@ -71,5 +72,5 @@ def summary(folder: RunFolder, figures: RunFigures) -> dict[str, Any]:
     }
 
 
-def _figures(folder: Path) -> list[EpisodeFigures]:
-    return [episode_figures(info) for info in finished_trials(folder)]
+def _figures(episodes: list[EpisodeInfo]) -> list[EpisodeFigures]:
+    return [episode_figures(info) for info in episodes]

@@ -1,0 +1,137 @@
+"""A person says how each trial ended."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conrft_bringup.evaluation.person_judge import End, Label, PersonJudge, Request, Say, Start
+from conrft_data.config import TaskConfig, load_config
+from conrft_data.ticks import EpisodeStatus
+from conrft_data.types import MESSAGE_VERSION, Mode, Outcome, Phase
+from conrft_policy.backbone import load_backbone
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
+from conrft_policy.policy_weights import pack, save
+
+FAILED, SUCCEEDED = "a person called it a failure", "a person called it a success"
+
+
+def status(phase: Phase, outcome: Outcome = Outcome.NONE, reason: str = "", episode: int = 1) -> EpisodeStatus:
+    return EpisodeStatus(
+        stamp_ns=0,
+        phase=phase,
+        outcome=outcome,
+        mode=Mode.EVALUATION,
+        episode=episode,
+        final_step=9,
+        episode_id=f"trial-{episode}",
+        task="pick_banana",
+        instruction="",
+        message_version=MESSAGE_VERSION,
+        reason=reason,
+    )
+
+
+def done_with(requests: list[Request]) -> list[Request]:
+    """What is done, without what is said."""
+    return [request for request in requests if not isinstance(request, Say)]
+
+
+def said(requests: list[Request]) -> str:
+    return " / ".join(request.text for request in requests if isinstance(request, Say))
+
+
+@pytest.fixture
+def running() -> PersonJudge:
+    """The first of two trials runs."""
+    judge = PersonJudge(2)
+    judge.status(status(Phase.READY))
+    assert judge.line("\n") == [Start()]
+    judge.status(status(Phase.RUNNING))
+    return judge
+
+
+def test_a_trial_begins_when_the_person_has_put_the_scene_back() -> None:
+    judge = PersonJudge(2)
+    assert not judge.wants_line
+    assert "trial 1 of 2: put the scene back" in said(judge.status(status(Phase.READY)))
+    assert judge.wants_line
+    assert judge.line("") == [Start()]
+
+
+def test_the_person_ends_a_running_trial_as_a_success(running: PersonJudge) -> None:
+    assert running.line("s") == [End(Outcome.SUCCESS, SUCCEEDED)]
+    assert said(running.status(status(Phase.ENDED, Outcome.SUCCESS))) == "trial 1: success"
+    assert running.judged == 1
+
+
+def test_a_trial_that_the_person_calls_a_failure_counts_as_a_time_out(running: PersonJudge) -> None:
+    assert running.line("f") == [End(Outcome.ABORTED, FAILED)]
+    requests = running.status(status(Phase.ENDED, Outcome.ABORTED, FAILED))
+    assert done_with(requests) == [Label("trial-1", Outcome.TIMEOUT, FAILED)]
+    assert running.judged == 1
+
+
+@pytest.mark.parametrize(("answer", "labels"), [("y", [Label("trial-1", Outcome.SUCCESS, SUCCEEDED)]), ("n", [])])
+def test_a_trial_at_the_step_limit_is_asked_about(running: PersonJudge, answer: str, labels: list[Request]) -> None:
+    assert "Has it succeeded?" in said(running.status(status(Phase.ENDED, Outcome.TIMEOUT)))
+    running.status(status(Phase.RESETTING))
+    running.status(status(Phase.READY, episode=2))
+    requests = running.line(answer)
+    assert done_with(requests) == labels
+    assert "trial 2 of 2: put the scene back" in said(requests), "the arm was back before the answer"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ABORTED, Outcome.FAULT])
+def test_an_aborted_or_faulty_trial_is_repeated(running: PersonJudge, outcome: Outcome) -> None:
+    assert "that was no trial" in said(running.status(status(Phase.ENDED, outcome, "the camera is dead")))
+    assert (running.judged, running.done) == (0, False)
+
+
+def test_after_a_fault_the_robot_goes_on_when_the_person_says_so(running: PersonJudge) -> None:
+    running.status(status(Phase.ENDED, Outcome.FAULT, "reflex"))
+    assert running.line("") == [Start()]
+
+
+def test_it_is_over_when_every_trial_is_judged(running: PersonJudge) -> None:
+    running.line("s")
+    running.status(status(Phase.ENDED, Outcome.SUCCESS))
+    running.status(status(Phase.READY, episode=2))
+    running.line("")
+    running.status(status(Phase.RUNNING, episode=2))
+    running.line("s")
+    running.status(status(Phase.ENDED, Outcome.SUCCESS, episode=2))
+    assert running.done and not running.wants_line
+    assert PersonJudge(2, done=2).done
+
+
+def test_what_is_no_answer_is_said_to_be_none(running: PersonJudge) -> None:
+    assert running.line("maybe") == [Say("'maybe' is no answer: s or f")]
+    running.status(status(Phase.ENDED, Outcome.TIMEOUT))
+    assert running.line("s") == [Say("'s' is no answer: y or n")]
+
+
+def test_a_trial_that_could_not_be_ended_runs_on(running: PersonJudge) -> None:
+    running.line("s")
+    assert running.not_ended("nobody offers /end_episode") == [Say("not done: nobody offers /end_episode")]
+    assert running.line("s") == [End(Outcome.SUCCESS, SUCCEEDED)]
+
+
+def test_the_command_asks_a_person_in_a_graph_without_a_judge(tmp_path: Path) -> None:
+    task = load_config(TaskConfig, Path(__file__).parents[1] / "config/tasks/pick_banana.yaml")
+    backbone = load_backbone("octo-nano", task.instruction)
+    head = ConsistencyHead(HeadConfig(embedding_dim=backbone.embedding_dim))
+    save(pack(head, version=1, backbone_fingerprint=backbone.fingerprint), tmp_path / "policy.safetensors")
+    command = [sys.executable, "-m", "conrft_bringup", "evaluate", "pick_banana", "--judge", "person", "--trials", "2"]
+    command += ["--checkpoint", str(tmp_path), "--films", "none", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, input="\ns\n\nf\n", capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("put the scene back, then press Enter") == 2
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert [row["success"] for row in content["each"]] == [True, False]
+    assert (content["judge"], content["intervention_free"]["proven"]) == ("person", True)
+    assert content["intervention_free"]["operator"] == 0
