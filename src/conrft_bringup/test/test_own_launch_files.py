@@ -5,20 +5,28 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from launch_files import add_package, expand
 
+from conrft_bringup.launch_runner.errors import LaunchFileError
 from conrft_bringup.launch_runner.expansion import StartProcess
 from conrft_bringup.launch_runner.runner import launch_arguments
+from conrft_control.franka_settings import FrankaSettings
+from conrft_control.impedance_settings import ImpedanceSettings
 from conrft_data.config import RobotConfig, TaskConfig, load_config
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = PACKAGE.parent
 NODES = {
     "conrft_sim": ("simulator", "scripted_operator"),
-    "conrft_control": ("observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server"),
+    "conrft_control": (
+        "observer", "intervention_mux", "commander", "supervisor", "recorder", "episode_server", "franka_adapter",
+        "impedance_phases",
+    ),
+    "realsense2_camera": ("realsense2_camera_node",),
     "conrft_policy": ("policy",),
     "conrft_reward": ("reward",),
     "conrft_learner": ("learner",),
@@ -26,7 +34,8 @@ NODES = {
     "conrft_bringup": ("visualiser", "bag_player"),
     "robot_state_publisher": ("robot_state_publisher",),
     "rviz2": ("rviz2",),
-}
+}  # fmt: skip
+ROBOT = {"franka_adapter", "impedance_phases", "spacenav_node", "realsense2_camera_node", "recorder"}
 LOOP = {"observer", "intervention_mux", "commander", "supervisor"}
 STARTED = {
     "sim": LOOP | {"simulator", "scripted_operator"},
@@ -175,6 +184,78 @@ def test_an_evaluation_is_judged_by_the_simulator_and_by_no_classifier(
     assert parameters(processes["scripted_operator"])["mode"] == "judge"
     assert parameters(processes["supervisor"])["mode"] == "evaluation"
     assert "reward" not in processes
+
+
+@pytest.mark.parametrize(
+    ("mode", "others"),
+    [("demonstration", set()), ("evaluation", {"policy"}), ("training", {"policy", "reward"})],
+)
+def test_the_robot_starts_with_all_that_its_mode_needs(
+    mode: str, others: set[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("robot", environment, tmp_path, drivers="none", mode=mode)
+    assert set(processes) == LOOP | ROBOT | others
+    supervisor = parameters(processes["supervisor"])
+    assert (supervisor["mode"], supervisor["lockstep"], supervisor["after_fault"]) == (mode, False, "wait")
+    assert {"franka_adapter", "impedance_phases"} <= set(supervisor["required_nodes"])  # type: ignore[call-overload]
+    assert supervisor["wait_for_learner"] is False
+    folder = {"demonstration": "demos", "training": "episodes"}.get(mode, mode)
+    assert parameters(processes["recorder"])["episodes_dir"] == f"runs/robot/{folder}"
+
+
+@pytest.mark.parametrize(("learner", "started_by_it"), [("here", "learner"), ("elsewhere", "episode_server")])
+def test_the_robot_waits_for_a_learner_that_is_told_to_be_there(
+    learner: str, started_by_it: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("robot", environment, tmp_path, drivers="none", learner=learner)
+    assert started_by_it in processes
+    assert parameters(processes["supervisor"])["wait_for_learner"] is True
+    assert parameters(processes["policy"])["wait_for_weights"] == 10.0
+
+
+def test_the_robots_cameras_serial_numbers_and_topics_are_arguments(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "robot.launch.yaml"
+    file.symlink_to(PACKAGE / "launch" / "robot.launch.yaml")
+    given = {"drivers": "none", "side_serial": "0123", "wrist_serial": "4567", "namespace": "left"}
+    topics = {argument.name for argument in launch_arguments(file, environment) if argument.name.endswith("_topic")}
+    requests = expand(file, environment, **given, **{topic: f"renamed/{topic}" for topic in topics})
+    processes = [request for request in requests if isinstance(request, StartProcess)]
+    for process in processes:
+        assert "__ns:=/left" in process.command
+    cameras = [parameters(process) for process in processes if process.label == "realsense2_camera_node"]
+    assert [(camera["camera_name"], camera["serial_no"]) for camera in cameras] == [("side", "0123"), ("wrist", "4567")]
+    assert cameras[0]["rgb_camera.enable_auto_exposure"] is False
+    robot = load_config(RobotConfig, PACKAGE / "config/robots/fr3.yaml")
+    names = [robot.current_pose, robot.target_pose, robot.twist, robot.wrench, robot.gripper_state]
+    names += [robot.gripper_command, *(camera.topic for camera in robot.cameras.values())]
+    remaps = {word.partition(":=")[0] for word in processes[0].command if ":=renamed/" in word}
+    assert set(names) <= remaps, "each topic of the robot's file has an argument"
+    assert len(remaps) == len(topics)
+
+
+def test_franka_drivers_need_the_genuine_ros2_launch(environment: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(LaunchFileError, match=r"franka_drivers\.launch\.py is no YAML .* only 'ros2 launch' runs it"):
+        started("robot", environment, tmp_path)
+
+
+@pytest.mark.parametrize("robot", ["fr3", "panda"])
+def test_a_franka_has_settings_gains_and_controllers_that_agree(robot: str) -> None:
+    gains = load_config(ImpedanceSettings, PACKAGE / f"config/impedance/{robot}.yaml")
+    assert load_config(FrankaSettings, PACKAGE / f"config/franka/{robot}.yaml").collision is not None
+    controllers = yaml.safe_load((PACKAGE / f"config/controllers/{robot}.yaml").read_text())["/**"]
+    impedance = controllers[gains.controller]["ros__parameters"]
+    assert (
+        tuple(impedance["joints"])
+        == gains.joints
+        == tuple(controllers["pose_broadcaster"]["ros__parameters"]["joints"])
+    )
+    for name, value in gains.contact.items():
+        entry: Any = impedance
+        for part in name.split("."):
+            entry = entry[part]
+        assert entry == value, f"{name}: the controller starts with the gains of an episode"
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "config/tasks").glob("*.yaml")), ids=lambda path: path.stem)

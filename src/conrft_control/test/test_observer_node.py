@@ -1,5 +1,7 @@
 """The observer publishes whole, fresh, finite ticks of a running episode, and nothing else."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,6 +158,25 @@ def drive(observed: Observed, seconds: float, leave_out: str = "-") -> None:
     for _ in range(round(seconds / 0.03)):
         observed.sense(observed.graph.now_ns(), leave_out)
         observed.graph.spin(0.03)
+
+
+def test_a_crop_of_the_robots_camera_is_cut_out(graph: Any, robot: Any, files: dict[str, str], status: Any) -> None:
+    file = Path(files["robot_file"])
+    config = json.loads(file.read_text())
+    config["cameras"]["side"]["crop"] = [16, 0, 32, 12]
+    file.write_text(json.dumps(config))
+    robot.sizes["side"] = (64, 48)
+    observed = Observed(graph, robot, files, status, lockstep=True)
+    observed.state(Phase.RUNNING, 100 * MS)
+    messages = robot.messages(100 * MS)
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[0:12, 16:32] = 200
+    messages["side/color/image_raw"].data = pixels.tobytes()
+    for topic, message in messages.items():
+        graph.say(topic, message)
+    graph.until(lambda: observed.observations)
+    observation = observation_from_msg(observed.observations[0], {"side": (32, 24), "wrist": (16, 16)})
+    assert (observation.images["side"] == 200).all()
 
 
 def test_in_real_time_there_are_ten_observations_a_second(real_time: Observed) -> None:

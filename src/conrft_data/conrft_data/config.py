@@ -14,6 +14,7 @@ from conrft_data.reference_pose import MotionLimits
 Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Crop = tuple[int, int, int, int]
 
 
 class ConfigError(ValueError):
@@ -26,20 +27,24 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_crop(crop: Crop | None) -> None:
+    if crop is not None and not (0 <= crop[0] < crop[2] and 0 <= crop[1] < crop[3]):
+        raise ValueError(f"crop {list(crop)} must be left < right and top < bottom, none negative")
+
+
 class Camera(Config):
     """One camera of the task."""
 
     width: int = Field(ge=16, le=1024, description="width given to the policy, pixels")
     height: int = Field(ge=16, le=1024, description="height given to the policy, pixels")
-    crop: tuple[int, int, int, int] | None = Field(
+    crop: Crop | None = Field(
         default=None,
         description="left, top, right, bottom of the crop in the camera's own pixels; none: the whole image",
     )
 
     @model_validator(mode="after")
     def _crop_has_area(self) -> Camera:
-        if self.crop is not None and not (0 <= self.crop[0] < self.crop[2] and 0 <= self.crop[1] < self.crop[3]):
-            raise ValueError(f"crop {list(self.crop)} must be left < right and top < bottom, none negative")
+        _check_crop(self.crop)
         return self
 
 
@@ -127,6 +132,15 @@ class CameraTopic(Config):
     """Where a camera's images come from."""
 
     topic: str = Field(min_length=1, description="sensor_msgs/Image")
+    crop: Crop | None = Field(
+        default=None,
+        description="left, top, right, bottom in the camera's own pixels, if the task names no crop; none: all of it",
+    )
+
+    @model_validator(mode="after")
+    def _crop_has_area(self) -> CameraTopic:
+        _check_crop(self.crop)
+        return self
 
 
 class SafetyLimits(Config):

@@ -136,7 +136,7 @@ class Expansion:
             )
         if not path.is_file():
             raise LaunchFileError(action.location, "file", f"launch file {path} does not exist")
-        if path.suffix not in (".yaml", ".yml"):
+        if not is_yaml(path):
             raise LaunchFileError(
                 action.location, "file", f"{path.name} is no YAML launch file; only 'ros2 launch' runs it"
             )
@@ -202,6 +202,11 @@ class Expansion:
             yield path
         if values:
             yield self.write_parameter_file(parameter_file_text(full_name, values))
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a launch file is one that this runner reads."""
+    return path.suffix in (".yaml", ".yml")
 
 
 def declared_arguments(actions: Iterable[act.AnyAction]) -> Iterator[act.DeclareArgument]:

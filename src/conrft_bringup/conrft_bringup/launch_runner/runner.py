@@ -21,6 +21,7 @@ from conrft_bringup.launch_runner.expansion import (
     check_arguments,
     declared_arguments,
     included_files,
+    is_yaml,
 )
 from conrft_bringup.launch_runner.launch_file import read_launch_file
 from conrft_bringup.launch_runner.output import LaunchOutput
@@ -130,7 +131,7 @@ def find_package_launch_file(package: str, name: str, environment: Mapping[str, 
 def launch_arguments(path: Path, environment: Mapping[str, str]) -> list[DeclareArgument]:
     """The arguments of a launch file and of the files that it includes, but for those that it gives them itself.
 
-    A file whose name depends on an argument is left out. Raises LaunchFileError.
+    A file whose name depends on an argument, or that is not YAML, is left out. Raises LaunchFileError.
     """
     found: dict[str, DeclareArgument] = {}
     _collect_arguments(path, environment, found, given=frozenset())
@@ -150,7 +151,7 @@ def _collect_arguments(
             inner = Path(include.file.evaluate(scope))
         except SubstitutionError:
             continue
-        if inner.is_file():
+        if inner.is_file() and is_yaml(inner):
             names = {"".join(str(part) for part in name.parts) for name, _ in include.arguments}
             _collect_arguments(inner, environment, found, given | names)
 

@@ -177,7 +177,8 @@ class ObserverNode(Node):
 
     def _image(self, name: str, camera: Camera, message: Image) -> Image:
         """The camera's image at the task's size; the driver's own message where its pixels can stay as they are."""
-        fits = camera.crop is None and (message.width, message.height) == (camera.width, camera.height)
+        crop = camera.crop or self._robot.cameras[name].crop
+        fits = crop is None and (message.width, message.height) == (camera.width, camera.height)
         if (
             fits
             and message.encoding == "rgb8"
@@ -187,7 +188,7 @@ class ObserverNode(Node):
             image = message
         else:
             topic = self._robot.cameras[name].topic
-            pixels = crop_and_resize(image_to_rgb(message, topic), camera.width, camera.height, camera.crop, topic)
+            pixels = crop_and_resize(image_to_rgb(message, topic), camera.width, camera.height, crop, topic)
             image = array_to_image(np.ascontiguousarray(pixels), "rgb8", name)
         image.header.frame_id = name
         return image
