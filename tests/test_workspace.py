@@ -44,6 +44,7 @@ PYTHON_MODULES: dict[str, tuple[str, str | None]] = {
     "mujoco": ("mujoco", "python3-mujoco-pip"),
     "numpy": ("numpy", "python3-numpy"),
     "orbax": ("orbax-checkpoint", None),
+    "pyarrow": ("pyarrow", None),
     "pydantic": ("pydantic", "python3-pydantic"),
     "pytest": ("pytest", "python3-pytest"),
     "rosbags": ("rosbags", "python3-rosbags-pip"),
@@ -66,7 +67,7 @@ ROBOT_ONLY = {
     "tf2_ros",
 }
 # What a person may install beside: imported where it is used, never at the top of a module, and in no lock file.
-OPTIONAL = {"wandb"}
+OPTIONAL = {"av", "wandb"}
 ROS_MODULES = {
     "action_msgs", "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs",
     "nav_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "rosidl_runtime_py", "sensor_msgs", "std_msgs", "std_srvs",

@@ -10,7 +10,7 @@ import sys
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("conrft_bringup.demo.cli", "run the whole loop in simulation, from demonstrations to a trained policy"),
     "up": ("conrft_bringup.launch_runner.cli", "run a launch file, as ros2 launch does"),
-    "demos": ("conrft_bringup.demos_cli", "record, list, show, import and salvage episodes"),
+    "demos": ("conrft_bringup.demos_cli", "record, list, show, export, import and salvage episodes"),
     "reward": ("conrft_reward.cli", "train and evaluate the success classifier"),
     "train": ("conrft_learner.cli", "train a policy offline"),
     "preset": ("conrft_bringup.preset_cli", "list the learner's presets, or show one with every setting described"),

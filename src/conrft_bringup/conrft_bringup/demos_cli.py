@@ -9,7 +9,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Adds ``demos`` with ``record`` and what conrft_data has."""
     from conrft_data.cli import register_demos
 
-    demos = subparsers.add_parser("demos", help="record, list, show, import and salvage episodes")
+    demos = subparsers.add_parser("demos", help="record, list, show, export, import and salvage episodes")
     commands = demos.add_subparsers(dest="demos_command", required=True, metavar="COMMAND")
     record = commands.add_parser(
         "record", help="record demonstrations: conrft up record_demos, with the same arguments"

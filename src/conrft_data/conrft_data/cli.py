@@ -9,15 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from conrft_data.bags import BagError, EpisodeInfo, import_recording, list_episodes, read_episode, salvage, salvage_all
-from conrft_data.bags.assembly import Assembled
+from conrft_data.bags import (
+    Assembled,
+    BagError,
+    EpisodeInfo,
+    Imported,
+    import_recording,
+    list_episodes,
+    read_episode,
+    salvage,
+    salvage_all,
+)
+from conrft_data.bags.listing import METADATA_FILE
 from conrft_data.bags.salvage import interrupted_recordings
-from conrft_data.types import ActionSource, Episode
+from conrft_data.config import ConfigError, TaskConfig, load_config
+from conrft_data.types import ActionSource, Episode, Outcome
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds ``demos`` with its own subcommands."""
-    demos = subparsers.add_parser("demos", help="list, show, import and salvage recorded episodes")
+    demos = subparsers.add_parser("demos", help="list, show, export, import and salvage recorded episodes")
     register_demos(demos.add_subparsers(dest="demos_command", required=True, metavar="COMMAND"))
 
 
@@ -32,9 +43,21 @@ def register_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--output", type=Path, default=Path(), help="folder for the pictures (default: here)")
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("import", help="split a recording of `ros2 bag record` into episodes")
-    command.add_argument("recording", type=Path, help="bag folder or single .mcap or .db3 file")
+    command = commands.add_parser(
+        "export", help="pictures and curves of many episodes, or one LeRobotDataset v3 of them"
+    )
+    command.add_argument("source", type=Path, help="folder of all episodes, or of one")
+    command.add_argument("target", type=Path, help="folder of the pictures, or of the new dataset")
+    command.add_argument("--format", choices=("pictures", "lerobot"), default="pictures", help="default: %(default)s")
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("import", help="make episodes of a recording of `ros2 bag record`, or of a dataset")
+    command.add_argument("recording", type=Path, help="bag folder or single .mcap or .db3 file; root of a dataset")
     command.add_argument("folder", type=Path, help="folder of all episodes")
+    command.add_argument("--format", choices=("rosbag2", "lerobot"), default="rosbag2", help="default: %(default)s")
+    command.add_argument("--task-file", type=Path, help="lerobot: task of a dataset that this suite did not export")
+    outcomes = [outcome.name.lower() for outcome in Outcome if outcome is not Outcome.NONE]
+    command.add_argument("--outcome", choices=outcomes, help="lerobot: how the episodes ended, where it does not say")
     command.set_defaults(run=_import)
 
     command = commands.add_parser("salvage", help="recover episodes whose recording was cut off")
@@ -70,18 +93,24 @@ def _line(info: EpisodeInfo, width: int) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    # Drawing takes a second to import, which the other subcommands need not wait for.
-    from conrft_data.plots import action_curves, episode_sheet, wrench_curves
-
     try:
         episode = read_episode(arguments.episode)
     except BagError as error:
         return _failed(str(error))
     for name, value in _figures(episode).items():
         print(f"{name:18} {value}")
-    for draw, name in ((episode_sheet, "contact_sheet"), (action_curves, "actions"), (wrench_curves, "wrench")):
-        print(draw(episode, arguments.output / f"{episode.episode_id}_{name}.png"))
+    for picture in _draw(episode, arguments.output):
+        print(picture)
     return 0
+
+
+def _draw(episode: Episode, folder: Path) -> list[Path]:
+    """Contact sheet and curves of an episode."""
+    # Drawing takes a second to import, which the other subcommands need not wait for.
+    from conrft_data.plots import action_curves, episode_sheet, wrench_curves
+
+    pictures = ((episode_sheet, "contact_sheet"), (action_curves, "actions"), (wrench_curves, "wrench"))
+    return [draw(episode, folder / f"{episode.episode_id}_{name}.png") for draw, name in pictures]
 
 
 def _figures(episode: Episode) -> dict[str, str]:
@@ -106,12 +135,41 @@ def _figures(episode: Episode) -> dict[str, str]:
     }
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    try:
+        single = (arguments.source / METADATA_FILE).is_file()
+        bags = [arguments.source] if single else [info.path for info in list_episodes(arguments.source)]
+        if arguments.format == "lerobot":
+            from conrft_data.lerobot import export_dataset
+
+            exported = export_dataset(bags, arguments.target)
+            print(f"{arguments.target}: {exported.episodes} episodes, {exported.frames} frames")
+            return 0
+        if not bags:
+            return _failed(f"{arguments.source}: holds no episode")
+        for bag in bags:
+            print(*_draw(read_episode(bag), arguments.target), sep="\n")
+    except (BagError, OSError) as error:
+        return _failed(str(error))
+    return 0
+
+
 def _import(arguments: argparse.Namespace) -> int:
     try:
-        result = import_recording(arguments.recording, arguments.folder)
-    except BagError as error:
+        result = _imported(arguments)
+    except (BagError, ConfigError) as error:
         return _failed(str(error))
     return _told(result.episodes, result.problems, "imported")
+
+
+def _imported(arguments: argparse.Namespace) -> Imported:
+    if arguments.format == "rosbag2":
+        return import_recording(arguments.recording, arguments.folder)
+    from conrft_data.lerobot import import_dataset
+
+    task = None if arguments.task_file is None else load_config(TaskConfig, arguments.task_file)
+    outcome = None if arguments.outcome is None else Outcome[arguments.outcome.upper()]
+    return import_dataset(arguments.recording, arguments.folder, task, outcome)
 
 
 def _salvage(arguments: argparse.Namespace) -> int:
