@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
@@ -191,11 +192,68 @@ def test_a_recording_in_several_files_without_metadata_is_read_in_their_order(
     assert summary(result) == [("s1-training-000001", Outcome.SUCCESS, 11)]
 
 
+@pytest.mark.parametrize(
+    ("storage", "compression"),
+    [
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+    ],
+)
 def test_a_compressed_recording_is_read_as_well(
-    tmp_path: Path, make_episode: EpisodeMaker, messages: Callable[..., list[Recorded]]
+    tmp_path: Path,
+    make_episode: EpisodeMaker,
+    messages: Callable[..., list[Recorded]],
+    storage: StoragePlugin,
+    compression: CompressionMode,
 ) -> None:
-    folder = record(tmp_path / "rec", messages(make_episode(), 1), compression=CompressionMode.STORAGE)
-    assert len(import_recording(folder, tmp_path / "out").episodes) == 1
+    folder = record(tmp_path / "rec", messages(make_episode(), 1), storage, compression)
+    result = import_recording(folder, tmp_path / "out")
+    assert summary(result) == [("s1-training-000001", Outcome.SUCCESS, 6)]
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_messages_that_arrived_in_another_order_are_joined_by_their_ticks(
+    tmp_path: Path, make_episode: EpisodeMaker, messages: Callable[..., list[Recorded]], storage: StoragePlugin
+) -> None:
+    episode = make_episode(tail=2)
+    first, *ticks, last = messages(episode, 1)
+    shuffled = np.random.default_rng(0).permutation(len(ticks))
+    late = [
+        tick._replace(recorded_ns=first.recorded_ns + 1 + int(place))
+        for tick, place in zip(ticks, shuffled, strict=True)
+    ]
+    result = import_recording(record(tmp_path / "rec", [first, *late, last], storage), tmp_path / "out")
+    assert summary(result) == [("s1-training-000001", Outcome.SUCCESS, 6)]
+    read = read_episode(result.episodes[0].path)
+    assert [o.stamp_ns for o in read.observations] == [o.stamp_ns for o in episode.observations]
+    np.testing.assert_array_equal(read.actions(), episode.actions())
+
+
+@pytest.mark.parametrize("storage", list(StoragePlugin))
+def test_a_recording_split_into_files_is_one_recording(
+    tmp_path: Path, make_episode: EpisodeMaker, messages: Callable[..., list[Recorded]], storage: StoragePlugin
+) -> None:
+    recorded = messages(make_episode(), 1)
+    folder, suffix = record(tmp_path / "rec", recorded[:12], storage), ".mcap" if "MCAP" in storage.name else ".db3"
+    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+    information = metadata["rosbag2_bagfile_information"]
+    (folder / f"rec{suffix}").rename(folder / f"rec_0{suffix}")
+    rest = record(tmp_path / "rest", recorded[12:], storage)
+    shutil.copy(rest / f"rest{suffix}", folder / f"rec_1{suffix}")
+    # As ros2 bag record -d or -b writes it: one metadata.yaml that counts the messages of both files.
+    other = yaml.safe_load((rest / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    more = {topic["topic_metadata"]["name"]: topic["message_count"] for topic in other["topics_with_message_count"]}
+    for topic in information["topics_with_message_count"]:
+        topic["message_count"] += more.get(topic["topic_metadata"]["name"], 0)
+    information["message_count"] += other["message_count"]
+    information["duration"]["nanoseconds"] = recorded[-1].recorded_ns - recorded[0].recorded_ns
+    information["relative_file_paths"] = [f"rec_0{suffix}", f"rec_1{suffix}"]
+    files = [*information["files"], *other["files"]]
+    information["files"] = [file | {"path": f"rec_{n}{suffix}"} for n, file in enumerate(files)]
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    assert summary(import_recording(folder, tmp_path / "out")) == [("s1-training-000001", Outcome.SUCCESS, 6)]
 
 
 def test_importing_twice_overwrites_nothing(
