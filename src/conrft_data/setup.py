@@ -13,6 +13,7 @@ setup(
     ],
     install_requires=[
         "setuptools",
+        "av",
         "numpy",
         "pydantic>=2",
         "pyyaml",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
@@ -18,6 +19,7 @@ from conrft_data import cli
 from conrft_data.bags import BagError, list_episodes, read_episode, relabel, write_episode
 from conrft_data.config import TaskConfig
 from conrft_data.lerobot import export_dataset, import_dataset, layout
+from conrft_data.lerobot.video import read_frames
 from conrft_data.types import ActionSource, Episode, Mode, Outcome, proprioception
 
 EpisodeMaker = Callable[..., Episode]
@@ -258,9 +260,6 @@ def test_the_commands_export_and_import(tmp_path: Path, bags: list[Path], capsys
 
 
 def test_frames_of_a_video_are_found_by_their_time(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
-    from conrft_data.lerobot.video import read_frames
-
     with av.open(str(tmp_path / "film.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 64

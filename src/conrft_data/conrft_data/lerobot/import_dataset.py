@@ -18,6 +18,7 @@ from conrft_data import durable_files, rotations
 from conrft_data.bags import Assembled, BagError, Imported, relabel, write_episode
 from conrft_data.config import TaskConfig
 from conrft_data.lerobot import layout
+from conrft_data.lerobot.video import read_frames
 from conrft_data.types import (
     ACTION_DIM,
     PROPRIOCEPTION_DIM,
@@ -146,8 +147,6 @@ class _Dataset:
         return columns
 
     def _video(self, name: str, row: dict[str, Any]) -> NDArray[np.uint8]:
-        from conrft_data.lerobot.video import read_frames
-
         file = self._root / str(self.info["video_path"]).format(
             video_key=name, chunk_index=row[f"videos/{name}/chunk_index"], file_index=row[f"videos/{name}/file_index"]
         )

@@ -1,9 +1,10 @@
-"""Frames of an MP4, through PyAV, which a person installs for datasets that hold videos."""
+"""Frames of an MP4, for datasets that hold videos."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +13,6 @@ from conrft_data.bags.errors import BagError
 
 def read_frames(file: Path, start_s: float, count: int, fps: int) -> NDArray[np.uint8]:
     """``count`` frames ``(N, H, W, 3)`` RGB from ``start_s`` on, ``1 / fps`` s apart; raises BagError."""
-    try:
-        import av
-    except ImportError as error:
-        raise BagError(f"{file}: is a video, install PyAV to read it (pip install av)") from error
     frames: list[NDArray[np.uint8]] = []
     try:
         with av.open(str(file)) as container:
