@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from conrft_control.operator_input import (
+    KEEP,
     DeviceSettings,
     OperatorDevice,
     Takeover,
@@ -44,6 +45,7 @@ class MuxSettings:
         reward_timeout_s: real time: a policy that nobody has judged for so long is not followed.
         short_guard_s: the guard while somebody is known to be silent.
         overshoot: how far beyond [-1, 1] a proposal is still clipped rather than refused.
+        fixed_gripper: the task's gripper stays as it is: every action keeps it, whatever policy or buttons say.
     """
 
     policy_expected: bool = True
@@ -55,6 +57,7 @@ class MuxSettings:
     short_guard_s: float = 0.1
     reward_timeout_s: float = 1.0
     overshoot: float = 0.05
+    fixed_gripper: bool = False
     takeover: TakeoverSettings = field(default_factory=TakeoverSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
 
@@ -219,7 +222,8 @@ class InterventionMux:
         if not np.isfinite(axes).all():
             return self._hold(tick, "operator: the twist is not finite", proposal)
         axes = self.takeover.without_noise(axes)
-        if self.takeover.update(axes, self.device.take_gripper()):
+        button = self.device.take_gripper()
+        if self.takeover.update(axes, KEEP if self.settings.fixed_gripper else button):
             action = end_effector_action(axes, self._open.orientation, self.takeover.gripper).astype(np.float32)
             return self._close(
                 Decision(tick, Command(action=action, source=ActionSource.OPERATOR, proposal=proposal), False)
@@ -244,7 +248,10 @@ class InterventionMux:
         largest = float(np.max(np.abs(proposal)))
         if largest > 1.0 + self.settings.overshoot:
             return None, f"policy: the proposal reaches {largest:.3g}, beyond [-1, 1]"
-        return np.clip(proposal, -1.0, 1.0).astype(np.float32), ""
+        proposal = np.clip(proposal, -1.0, 1.0).astype(np.float32)
+        if self.settings.fixed_gripper:
+            proposal[-1] = KEEP
+        return proposal, ""
 
     def _unjudged(self, tick: Tick) -> str:
         """Real time: why the policy must wait for the reward node; empty when it need not."""

@@ -217,6 +217,25 @@ def test_a_button_closes_the_gripper_until_the_operator_lets_go() -> None:
     assert gripper == [-1, -1, -1, 0, 0]
 
 
+def test_a_fixed_gripper_is_kept_whatever_buttons_and_policy_say() -> None:
+    loop = Loop(fixed_gripper=True)
+    loop.observe(0)
+    policy = only(loop.propose(0, [1, 0, 0, 0, 0, 0, -1])).command
+    loop.joy(1, (1, 0))
+    loop.push(1)
+    loop.observe(1)
+    operator = only(loop.propose(1)).command
+    assert (policy.source, operator.source) == (ActionSource.POLICY, ActionSource.OPERATOR)
+    assert policy.action[6] == operator.action[6] == 0
+
+
+def test_a_button_of_a_fixed_gripper_takes_nothing_over() -> None:
+    loop = Loop(fixed_gripper=True)
+    loop.joy(0, (1, 0))
+    loop.observe(0)
+    assert only(loop.propose(0)).command.source is ActionSource.POLICY
+
+
 def test_a_twist_that_is_not_finite_holds_the_arm() -> None:
     loop = Loop()
     loop.push(np.nan)

@@ -1,5 +1,7 @@
 """The mux as a node: real messages, real timers."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,6 +151,17 @@ def test_a_proposal_that_is_not_finite_holds_the_arm(graph: Any) -> None:
     assert message.source == Action.HOLD
     assert "finite" in message.reason
     assert not message.has_proposal
+
+
+def test_the_tasks_file_says_that_the_gripper_stays_as_it_is(graph: Any, files: dict[str, str]) -> None:
+    task = json.loads(Path(files["task_file"]).read_text())
+    Path(files["task_file"]).write_text(json.dumps({**task, "action_dim": 6}))
+    mux = Muxed(graph, lockstep=True, policy_expected=False, task_file=files["task_file"])
+    mux.observe(Tick(100 * MS, 1, 0))
+    mux.push(0.5)
+    mux.joy(100 * MS, (1, 0))
+    message = mux.answer()
+    assert (message.source, message.action[0], message.action[6]) == (Action.OPERATOR, 0.5, 0.0)
 
 
 @pytest.mark.parametrize("wrong", [{"leave": 0.5}, {"axes": [1, 1, 2, 3, 4, 5]}, {"deadline": 5.0}])

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from conrft_data.config import TaskConfig
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.checkpoints import checkpoints
+from conrft_learner.presets import Preset
 from conrft_learner.replay import Batch
 from conrft_learner.trainer import EpisodeRefused, Trainer, TrainingDiverged
 from conrft_policy.policy_weights import load, unpack
+
+EMBEDDING_DIM = 12
+FINGERPRINT = "backbone of the tests"
 
 MakeEpisode = Callable[..., Episode]
 MakeTrainer = Callable[..., Trainer]
@@ -386,6 +391,27 @@ def test_behaviour_cloning_learns_a_constant_action(
     trainer.offline(steps=200)
     actions = trainer.offline_stage.policy_actions(trainer.offline_stage.transitions(a_batch(trainer)).states)
     assert (actions - torch.from_numpy(episode.commands[0].action)).abs().mean() < 0.1
+
+
+def test_a_task_with_a_fixed_gripper_is_learned_in_six_dimensions(
+    preset: Preset, task: TaskConfig, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    without = task.model_copy(update={"action_dim": 6})
+    tuned = preset.model_copy(update={"bc_gripper_weight": 3.0})
+    trainer = Trainer(tuned, tuned.head_config(without, EMBEDDING_DIM), FINGERPRINT, without, 0, tmp_path)
+    for number in (0, 1, 10):
+        episode = make_episode(number, mode=Mode.DEMONSTRATION if number < 2 else Mode.TRAINING)
+        for command in episode.commands:
+            command.action[6] = 0.0
+        trainer.ingest(episode)
+    trainer.offline()
+    trainer.train(trainer.pending_updates)
+    assert trainer.acting_head().config.denoised_dim == 6
+    actions = trainer.offline_stage.policy_actions(trainer.offline_stage.transitions(a_batch(trainer)).states)
+    assert actions.shape[1] == 7
+    assert (actions[:, 6] == 0).all()
+    assert (actions[:, :6] != 0).any()
+    assert {line["stage"] for line in losses(tmp_path)} == {"offline", "online"}
 
 
 def test_an_online_run_starts_from_the_networks_of_an_offline_one(

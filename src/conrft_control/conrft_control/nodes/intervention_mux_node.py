@@ -19,9 +19,10 @@ from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import Bounded, declare, declare_deadman, declare_fields, declare_lockstep
 from conrft_control.operator_input import DeviceSettings, TakeoverSettings
 from conrft_data import topics
+from conrft_data.config import TaskConfig, load_config
 from conrft_data.conversion import command_to_msg, stamp_to_ns, tick_of
 from conrft_data.node_process import run
-from conrft_data.types import ActionSource
+from conrft_data.types import ACTION_DIM, ActionSource
 from conrft_msgs.msg import Action, Observation, PolicyOutput, Reward
 
 # Without an Observation for so long the last decision says nothing about the present.
@@ -93,10 +94,15 @@ class InterventionMuxNode(Node):
         # In lockstep the buttons' stamp says that the twist is the tick's own.
         return MuxSettings(
             lockstep=lockstep,
+            fixed_gripper=self._declare_fixed_gripper(),
             takeover=TakeoverSettings(**declare_fields(self, TakeoverSettings(), _TAKEOVER)),
             device=DeviceSettings(timeout_s=0.0 if lockstep else timeout_s, **device_fields),
             **declare_fields(self, MuxSettings(), _WAITING),
         )
+
+    def _declare_fixed_gripper(self) -> bool:
+        file = str(declare(self, "task_file", "", "YAML file of the task; empty: a task with gripper"))
+        return bool(file) and load_config(TaskConfig, file).action_dim < ACTION_DIM
 
     def _inputs(self, settings: MuxSettings) -> list[str]:
         """Topics without which no episode may begin: what decides a tick, and the hand that can take over."""
