@@ -65,6 +65,7 @@ class Listener:
         self.weights: Weights | None = None
         self.status: LearnerStatus | None = None
         self.diagnostics: list[str] = []
+        self.values: dict[str, str] = {}
         self.node.create_subscription(Weights, topics.WEIGHTS, self._on_weights, topics.LATCHED)
         self.node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_status, topics.LATCHED)
         self.node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 10)
@@ -77,6 +78,7 @@ class Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics += [status.message for status in message.status]
+        self.values = {pair.key: pair.value for status in message.status for pair in status.values}
 
     def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         end = time.monotonic() + TIMEOUT_S
@@ -169,6 +171,18 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     assert listener.weights.version == 18
 
     listener.wait(lambda: any("waits for episodes" in sentence for sentence in listener.diagnostics), learner)
+    listener.wait(lambda: listener.values["ingested_episodes"] == "2", learner)
+    figures = {
+        "td_loss",
+        "bc_loss",
+        "q_data",
+        "success_rate",
+        "mean_intervention_rate",
+        "mean_length",
+        "mean_staleness",
+    }
+    assert figures <= set(listener.values)
+    assert (listener.values["success_rate"], listener.values["mean_length"]) == ("1", "4")
     for _ in range(2):
         learner.send_signal(signal.SIGINT)
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
