@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,35 @@ def test_what_was_learned_is_saved_as_soon_as_there_is_time(
     newest = checkpoints(trainer.run_dir / "checkpoints")[-1]
     assert newest.name == "step-000000008"
     assert load(trainer.run_dir) == trainer.acting_weights()
+
+
+def test_nothing_is_trained_before_lost_episodes_are_back(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "demos", make_episode(1, mode=Mode.DEMONSTRATION))
+    write_episode(tmp_path / "episodes", make_episode(2, length=8))
+
+    def start(folder: str) -> tuple[Trainer, LearningWorker]:
+        trainer = make_trainer(tmp_path / folder, demonstrations=0)
+        trainer.restore()
+        intake = EpisodeIntake(trainer, NoEncoder(), tmp_path / "demos", tmp_path / "episodes")
+        nobody = {"on_weights": lambda weights: None, "on_standing": lambda standing: None}
+        return trainer, LearningWorker(trainer, intake, slice_updates=3, **nobody)
+
+    straight, worker = start("straight")
+    work(worker)
+    stopped, worker = start("stopped")
+    while stopped.online_updates != 3:
+        worker.step()
+    stopped.save()
+    shutil.rmtree(tmp_path / "stopped" / "replay")
+    stopped, worker = start("stopped")
+    assert stopped.lost == {"test-000001", "test-000002"}
+    worker.step()
+    worker.step()
+    assert (stopped.lost, stopped.online_updates) == (set(), 3)
+    work(worker)
+    assert stopped.acting_weights() == straight.acting_weights()
 
 
 def test_a_learner_that_is_too_slow_for_its_ratio_says_so(
