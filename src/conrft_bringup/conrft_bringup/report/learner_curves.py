@@ -119,7 +119,7 @@ def _begin_of_online(stages: dict[str, Curves]) -> float | None:
 def _draw(axes: Axes, panel: _Panel, figures: Curves, online: float | None) -> None:
     axes.set(title=panel.title, xlabel="update", ylabel=panel.unit)
     if panel.wide:
-        axes.set_yscale("symlog", linthresh=_LINEAR)
+        _set_wide_scale(axes, [value for name in panel.lines for value in figures.get(name, ([], []))[1]])
     if panel.rate:
         axes.set_ylim(-0.03, 1.03)
     if panel.dots in figures:
@@ -134,6 +134,18 @@ def _draw(axes: Axes, panel: _Panel, figures: Curves, online: float | None) -> N
         axes.set_ylim(min(low, -0.05 * max(high, 1.0)), max(high, 1.0))  # from 0, which some never leave
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
+
+
+def _set_wide_scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic scale with both signs, with as many marks as tell a value in a narrow range too."""
+    from matplotlib.ticker import StrMethodFormatter, SymmetricalLogLocator
+
+    sizes = [max(abs(value), _LINEAR) for value in values]
+    decades = math.log10(max(sizes) / min(sizes)) * (2 if min(values) < 0 < max(values) else 1)
+    axes.set_yscale("symlog", linthresh=_LINEAR)
+    marks = [1.0] if decades > 3 else [1.0, 2.0, 5.0]
+    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=_LINEAR, subs=marks))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def learner_summary(files: Sequence[Path]) -> str:
