@@ -29,13 +29,18 @@ def hand_at(x: float, y: float, z: float, opening: float | None = None) -> Distu
     return disturb
 
 
-def joint_at(joint: str, position: float) -> Disturbance:
+def joint_at(joint: str, position: float | tuple[float, ...], *, ticks: int = 1) -> Disturbance:
     def disturb(simulation: Simulation) -> None:
         simulation.data.joint(joint).qpos[:] = position
         simulation.data.joint(joint).qvel[:] = 0.0
-        simulation.advance()
+        for _ in range(ticks):
+            simulation.advance()
 
     return disturb
+
+
+def wheel_at(x: float, y: float, z: float) -> Disturbance:
+    return joint_at("wheel", (x, y, z, 1.0, 0.0, 0.0, 0.0), ticks=6)
 
 
 CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
@@ -55,6 +60,19 @@ CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
         "hand beside the lever": (hand_at(0.54, 0.12, 0.25), hand_at(0.54, 0.09, 0.10)),
         "hand on the toaster": (hand_at(0.62, 0.0, 0.15),),
         "hand on the latched lever": (joint_at("lever", 0.045), hand_at(0.56, 0.0, 0.12)),
+    },
+    "insert_wheel": {
+        "wheel knocked away": (wheel_at(0.42, 0.15, 0.012),),
+        "wheel beside the chair base": (wheel_at(0.57, -0.02, 0.012),),
+        "wheel on the rim, let go": (wheel_at(0.511, -0.04, 0.052),),
+        "wheel half in, let go": (wheel_at(0.503, -0.04, 0.047),),
+        "wheel in, under an open hand": (wheel_at(0.50, -0.04, 0.040), hand_at(0.50, -0.04, 0.07, 1.0)),
+        "wheel in, in a closed hand": (
+            wheel_at(0.50, -0.04, 0.040),
+            hand_at(0.50, -0.04, 0.07, 1.0),
+            hand_at(0.50, -0.04, 0.07, 0.0),
+        ),
+        "closed hand over the chair base": (hand_at(0.50, -0.10, 0.12, 0.0),),
     },
 }
 
