@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "report": ("conrft_bringup.report.cli", "table and plots of a run"),
     "backbone": ("conrft_policy.cli", "import and inspect backbones of the policy"),
     "policy": ("conrft_policy.cli", "inspect trained policies"),
+    "doctor": ("conrft_bringup.doctor.cli", "look at machine, robot, cameras and policy before the arm moves"),
     "bench": (
         "conrft_bringup.bench_cli",
         "measure speed: tick, sim, learner, policy, replay; or a method: suite",
