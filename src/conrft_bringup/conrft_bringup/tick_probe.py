@@ -113,10 +113,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ticks", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--longest", type=float, default=600.0, help="s")
+    parser.add_argument("--longest", type=float, help="s (default: a minute and twice the time that the ticks take)")
     args = parser.parse_args()
     try:
-        figures = measure(args.ticks, args.longest)
+        figures = measure(args.ticks, args.longest or 60.0 + 0.2 * args.ticks)
     except TimeoutError as error:
         print(f"tick probe: {error}", file=sys.stderr)
         return 1
