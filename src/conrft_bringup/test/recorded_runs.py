@@ -97,6 +97,7 @@ def write_trial(
     banana: tuple[float, float] | None = (0.5, 0.1),
     unanswered: int | None = None,
     altered: int | None = None,
+    unrecorded: int | None = None,
     versions: list[int] | None = None,
 ) -> None:
     """Writes a trial as the recorder does, with the policy's answers and the simulator's scene.
@@ -111,6 +112,7 @@ def write_trial(
         banana: where it lay, and lies; None: nobody knows the scene.
         unanswered: step without an action.
         altered: step whose action is not what the policy put out.
+        unrecorded: step whose answer of the policy is not in the bag.
         versions: of the weights, by step.
     """
     outcome = outcome or (Outcome.SUCCESS if success else Outcome.TIMEOUT)
@@ -154,9 +156,11 @@ def write_trial(
                 weights_version=versions[step] if versions else 1,
                 inference_time=0.0,
             )
-            put(topics.POLICY_OUTPUT, proposal_to_msg(proposal, tick), seen.stamp_ns)
+            if step != unrecorded:
+                put(topics.POLICY_OUTPUT, proposal_to_msg(proposal, tick), seen.stamp_ns)
             if step != unanswered:
-                command = Command(action=action, source=kind, reason="late" * (kind is ActionSource.HOLD))
+                held = kind is ActionSource.HOLD
+                command = Command(action=action, source=kind, proposal=action, reason="late" * held)
                 put(topics.ACTION, command_to_msg(command, tick), seen.stamp_ns)
         tell(Phase.ENDED, outcome, seen.stamp_ns)
         writer.finish(outcome, len(sources))

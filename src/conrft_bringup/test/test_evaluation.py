@@ -58,6 +58,11 @@ def test_a_recording_tells_who_moved_the_arm_how_it_began_and_when_it_was_done(t
     assert trial.why_void() == ""
 
 
+def test_an_answer_of_the_policy_that_was_not_recorded_is_proven_by_the_action(tmp_path: Path) -> None:
+    write_trial(tmp_path, 1, "pppp", success=True, unrecorded=0)
+    assert only_trial(tmp_path).why_void() == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

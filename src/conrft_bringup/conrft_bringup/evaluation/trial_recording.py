@@ -109,10 +109,17 @@ def read_trial(info: EpisodeInfo) -> TrialRecording:
 
 
 def _altered(action: Any, output: Any) -> bool:
-    """Whether an action is said to be the policy's and is not."""
+    """Whether an action is said to be the policy's and is not.
+
+    A recorder may miss the policy's first answer while the graph is being connected; the proposal that the action
+    carries with it then stands for it.
+    """
     if action.source != ActionSource.POLICY:
         return False
-    return output is None or not np.array_equal(action.action, np.clip(output.action, -1.0, 1.0))
+    proposals = [action.proposal, *([] if output is None else [output.action])]
+    return not action.has_proposal or any(
+        not np.array_equal(action.action, np.clip(proposal, -1.0, 1.0)) for proposal in proposals
+    )
 
 
 def _start(scenes: list[Any]) -> dict[str, Float64]:
