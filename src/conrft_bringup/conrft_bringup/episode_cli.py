@@ -26,6 +26,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     stop.set_defaults(run=run_stop)
     reset_stop = commands.add_parser("reset-stop", help="allow the arm to move again after a stop")
     reset_stop.set_defaults(run=run_reset_stop)
+    for name, text in (
+        ("start", "start the episode that waits for the operator"),
+        ("recover", "end a reflex of the arm; nothing does that by itself"),
+        ("configure", "tell the arm its load and thresholds once more, after a refusal"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(run=run_trigger)
     for command in commands.choices.values():
         command.add_argument("--namespace", default="", help="ROS namespace of the graph")
 
@@ -91,6 +97,16 @@ def run_reset_stop(args: argparse.Namespace) -> int:
     from conrft_data import topics
 
     return _call(Trigger, topics.RESET_STOP, args.namespace)
+
+
+def run_trigger(args: argparse.Namespace) -> int:
+    """Calls the service of a command that needs no more than its name."""
+    from std_srvs.srv import Trigger
+
+    from conrft_data import topics
+
+    names = {"start": topics.START_EPISODE, "recover": topics.RECOVER_ROBOT, "configure": topics.CONFIGURE_ROBOT}
+    return _call(Trigger, names[args.episode_command], args.namespace)
 
 
 def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:

@@ -80,8 +80,8 @@ class FrankaAdapterNode(Node):
         self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep=False))
         # Their answers wait for the robot's; in the node's own group nothing else would run until then.
         waiting = ReentrantCallbackGroup()
-        self.create_service(Trigger, "recover_robot", self._on_recover, callback_group=waiting)
-        self.create_service(Trigger, "configure_robot", self._on_configure, callback_group=waiting)
+        self.create_service(Trigger, topics.RECOVER_ROBOT, self._on_recover, callback_group=waiting)
+        self.create_service(Trigger, topics.CONFIGURE_ROBOT, self._on_configure, callback_group=waiting)
         self.create_timer(_STEP_S, self._step, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_gripper(self, message: Float64MultiArray) -> None:

@@ -79,10 +79,10 @@ class SupervisorNode(Node):
         self._board = self._declare_board()
         about = "a second press within this time is chatter, s"
         self._presses = ButtonPresses(declare(self, "debounce", 0.05, about, low=0.0, high=1.0))
-        self._success_button = self._declare_button("success", 2, "ends the episode with success")
-        self._abort_button = self._declare_button("abort", 3, "ends the episode as aborted")
-        self._veto_button = self._declare_button("veto", 4, "takes back the success of the last episode")
-        self._start_button = self._declare_button("start", -1, "starts the waiting episode")
+        self._success_button = self._declare_button("success_button", 2, "ends the episode with success")
+        self._abort_button = self._declare_button("abort_button", 3, "ends the episode as aborted")
+        self._veto_button = self._declare_button("veto_button", 4, "takes back the success of the last episode")
+        self._start_button = self._declare_button("start_button", -1, "starts the waiting episode")
         self._pose: PoseStamped | None = None
         self._gripper: JointState | None = None
         self._scene_request: ResetScene.Request | None = None
@@ -143,7 +143,7 @@ class SupervisorNode(Node):
         return HealthBoard([name for name in required if name], timeout_s, self.get_namespace())
 
     def _declare_button(self, name: str, default: int, about: str) -> int:
-        return int(declare(self, f"{name}_button", default, f"{about}; -1: none", low=-1, high=64))
+        return int(declare(self, name, default, f"{about}; -1: none", low=-1, high=64))
 
     def _connect(self) -> None:
         lockstep = self._supervisor.settings.lockstep
