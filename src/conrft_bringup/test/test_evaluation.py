@@ -260,7 +260,7 @@ def test_a_trial_that_always_ends_with_a_fault_ends_the_evaluation(
     ("words", "problem"),
     [
         (["fly_banana"], "config/tasks holds no 'fly_banana'; known: "),
-        (["pick_banana", "--robot", "none"], "config/robots holds no 'none'; known: fr3, sim"),
+        (["pick_banana", "--robot", "none"], "config/robots holds no 'none'; known: "),
         (["pick_banana", "--robot", "fr3", "--judge", "simulator"], "no simulator that knows the truth"),
         (["pick_banana", "--perturbation", "fog"], "'fog' is none of none, all, lighting"),
         (
