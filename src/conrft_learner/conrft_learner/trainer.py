@@ -50,7 +50,7 @@ class Trainer:
     does one that was stopped and restored from a checkpoint.
 
     Attributes:
-        offline_step: updates of the offline stage that are done.
+        offline_step: updates of the offline stage that are done, or those of the checkpoint that this run began from.
         online_updates: updates of the online stage that are done.
         online_episodes: training episodes ingested.
         last_online_episode: name of the newest of them.
@@ -298,7 +298,8 @@ class Trainer:
             if state["identity"][name] != self._identity()[name]:
                 raise ValueError(f"checkpoint {path} is of another {name}: {state['identity'][name]!r}")
         self.networks.load_state(tensors)
-        self.offline_step, self._scaled = state["offline_step"], state["scaled"]
+        # Online updates of that run too: the versions of the weights go on from the checkpoint's own.
+        self.offline_step, self._scaled = state["offline_step"] + state["online_updates"], state["scaled"]
         # Another branch of the seed than the one the offline stage began with.
         branch = np.random.SeedSequence([self.seed, 1])
         self.rng = np.random.default_rng(branch)
