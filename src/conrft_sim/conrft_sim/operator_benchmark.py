@@ -79,14 +79,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.episodes < 1:
         parser.error("--episodes must be at least 1")
-    figures = {}
+    tasks = task_names() if arguments.tasks == ["all"] else arguments.tasks
     try:
-        for task in task_names() if arguments.tasks == ["all"] else arguments.tasks:
-            figures[task] = measure(task, arguments.episodes, arguments.seed, arguments.perturbation)
-            if not arguments.json:
-                print(_line(task, figures[task]), flush=True)
+        for task in tasks:
+            task_class(task)
     except UnknownTask as error:
         parser.error(str(error))
+    figures = {}
+    for task in tasks:
+        figures[task] = measure(task, arguments.episodes, arguments.seed, arguments.perturbation)
+        if not arguments.json:
+            print(_line(task, figures[task]), flush=True)
     print(json.dumps(figures))
     return 0
 

@@ -64,7 +64,7 @@ def test_slice_held_still_above_the_toaster_is_a_success() -> None:
         pull(simulation, simulation.success)
         settle(simulation)
         assert simulation.success()
-        assert lowest(simulation) > TOP + 0.02
+        assert lowest(simulation) > TOP + pick_bread.PULLED_OUT
 
 
 def at_the_start(simulation: Simulation) -> None:

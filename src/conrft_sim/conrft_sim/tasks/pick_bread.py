@@ -31,9 +31,9 @@ SLOT_SIDE = 0.035  # from the middle of the toaster to the middle of each slot: 
 SIDE_CAMERA = (0.95, -0.32, 0.42)  # nearer and lower than usual, m
 SIDE_CAMERA_TARGET = (0.49, 0.02, 0.13)
 
-PULLED_OUT = 0.02  # the slice's lowest corner above the toaster, m
+PULLED_OUT = 0.05  # the slice's lowest corner above the toaster, m
 HOLDING = 0.10  # gate: opening of a hand that has something between its fingers, 0..1
-CLEAR_HEIGHT = 0.125  # gate: tool centre point above the table, m
+CLEAR_HEIGHT = 0.155  # gate: tool centre point above the table, m
 STEADY_SPEED = 0.15  # of a slice that is held, m/s
 
 
@@ -50,7 +50,7 @@ class PickBread(Task):
             max_steps=100,
             demonstrations=30,
             cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-            reset=Reset(position=(0.43, -0.06, 0.28), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
+            reset=Reset(position=(0.42, -0.04, 0.33), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
             workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.6),
             reward=RewardConfig(threshold=0.7, min_gripper_opening=HOLDING, min_tcp_height=CLEAR_HEIGHT),
         )
