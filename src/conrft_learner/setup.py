@@ -18,5 +18,7 @@ setup(
     description="Critics, objectives, replay and trainer of ConRFT, and the learner node.",
     license="Apache-2.0",
     extras_require={"test": ["pytest"]},
-    entry_points={"console_scripts": ["learner = conrft_learner.nodes:learner"]},
+    entry_points={
+        "console_scripts": ["learner = conrft_learner.nodes:learner", "critic = conrft_learner.nodes:critic"]
+    },
 )

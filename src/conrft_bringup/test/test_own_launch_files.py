@@ -29,7 +29,7 @@ NODES = {
     "realsense2_camera": ("realsense2_camera_node",),
     "conrft_policy": ("policy",),
     "conrft_reward": ("reward",),
-    "conrft_learner": ("learner",),
+    "conrft_learner": ("learner", "critic"),
     "spacenav": ("spacenav_node",),
     "conrft_bringup": ("visualiser", "bag_player"),
     "robot_state_publisher": ("robot_state_publisher",),
@@ -285,8 +285,10 @@ def test_the_genuine_ros2_launch_reads_the_same_file(
 
 
 def test_a_recording_is_played_where_no_commander_listens(environment: dict[str, str], tmp_path: Path) -> None:
-    view = started("view", environment, tmp_path, bag="some/bag", namespace="left", rviz="true", transforms="true")
-    assert set(view) == {"visualiser", "bag_player", "robot_state_publisher", "rviz2"}
+    chosen = {"bag": "some/bag", "namespace": "left", "rviz": "true", "transforms": "true", "learner_dir": "some/run"}
+    view = started("view", environment, tmp_path, **chosen)
+    assert set(view) == {"visualiser", "bag_player", "critic", "robot_state_publisher", "rviz2"}
+    assert parameters(view["critic"])["source"] == "playback"
     assert parameters(view["bag_player"])["into"] == parameters(view["visualiser"])["source"] == "playback"
     assert all("__ns:=/left" in process.command for process in view.values())
     assert set(live := started("view", environment, tmp_path)) == {"visualiser"}
@@ -297,6 +299,7 @@ def test_the_viewers_nodes_declare_the_parameters_that_they_are_given(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     packages = [SOURCES / "conrft_bringup" / "conrft_bringup" / "visualisation", SOURCES / "conrft_control"]
+    packages.append(SOURCES / "conrft_learner" / "conrft_learner" / "nodes")
     source = "".join(path.read_text() for package in packages for path in package.rglob("*.py"))
-    for process in started("view", environment, tmp_path, bag="some/bag").values():
+    for process in started("view", environment, tmp_path, bag="some/bag", learner_dir="some/run").values():
         assert [key for key in parameters(process) if f'"{key}"' not in source] == []

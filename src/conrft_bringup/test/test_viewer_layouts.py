@@ -21,7 +21,7 @@ from visualization_msgs.msg import MarkerArray
 from conrft_bringup.visualisation.nodes import visualiser_node
 from conrft_data import topics
 from conrft_data.types import CAMERAS
-from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Observation, PolicyOutput, Reward
+from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Observation, PolicyOutput, Reward, Value
 
 PACKAGE = Path(__file__).parents[1]
 RVIZ = yaml.safe_load((PACKAGE / "rviz/conrft.rviz").read_text())["Visualization Manager"]
@@ -44,6 +44,7 @@ PUBLISHED = VIEW | {
             topics.ACTION: Action,
             topics.POLICY_OUTPUT: PolicyOutput,
             topics.REWARD: Reward,
+            topics.VALUE: Value,
             topics.EPISODE_STATE: EpisodeState,
             topics.LEARNER_STATUS: LearnerStatus,
         }.items()

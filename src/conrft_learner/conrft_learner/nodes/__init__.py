@@ -6,3 +6,4 @@ from conrft_data.node_start import start
 
 # What their processes begin with.
 learner = partial(start, "conrft_learner.nodes.learner_node")
+critic = partial(start, "conrft_learner.nodes.critic_node")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from conrft_data.conversion import (
     verdict_from_msg,
 )
 from conrft_data.node_process import run
-from conrft_msgs.msg import Action, EpisodeState, Observation, Reward
+from conrft_msgs.msg import Action, EpisodeState, Observation, Reward, Value
 
 MARKERS = "view/markers"
 MEASURED_POSE = "view/measured_pose"
@@ -87,6 +88,7 @@ class VisualiserNode(Node):
             self._of_source(topics.OBSERVATION): (Observation, self._on_observation, topics.SENSOR),
             self._of_source(topics.ACTION): (Action, self._on_action, topics.SENSOR),
             self._of_source(topics.REWARD): (Reward, self._on_reward, topics.SENSOR),
+            self._of_source(topics.VALUE): (Value, self._on_value, topics.SENSOR),
             self._of_source(topics.EPISODE_STATE): (EpisodeState, self._on_state, topics.LATCHED),
             self._of_source(self._robot.target_pose): (PoseStamped, self._on_reference, topics.SENSOR),
             self._of_source(joints_topic): (JointState, self._on_joints, topics.SENSOR),
@@ -142,6 +144,10 @@ class VisualiserNode(Node):
 
     def _on_reward(self, message: Reward) -> None:
         self._view.on_verdict(verdict_from_msg(message))
+
+    def _on_value(self, message: Value) -> None:
+        if math.isfinite(message.value):
+            self._view.on_value(message.value)
 
     def _on_state(self, message: EpisodeState) -> None:
         self._view.on_status(episode_status_from_msg(message))
