@@ -97,7 +97,7 @@ def executor() -> Iterator[SingleThreadedExecutor]:
 
 
 def until(executor: SingleThreadedExecutor, condition: Callable[[], Any], step: Callable[[], None]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "nothing came"
         step()
