@@ -11,6 +11,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
 from conrft_data import topics
@@ -31,6 +32,10 @@ from conrft_msgs.msg import Action, Observation, PolicyOutput, Value
 
 _ATTENTION_S = 0.5
 _TICKS_KEPT = 20  # for messages of a tick that come in another order
+
+# Best effort: the loop must not send anything twice for this. Not only the newest, because the three messages of one
+# tick must meet.
+_JOINED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
 
 
 class CriticNode(Node):
@@ -68,14 +73,13 @@ class CriticNode(Node):
         if wanted:
             self._load_newest()
         if wanted and not self._listening:
-            # Best effort, newest only: the loop must not send anything twice for this.
             for kind, name, callback in (
                 (Observation, topics.OBSERVATION, self._on_observation),
                 (PolicyOutput, topics.POLICY_OUTPUT, self._on_proposal),
                 (Action, topics.ACTION, self._on_action),
             ):
                 topic = f"{self._prefix}{name}"
-                self._listening.append(self.create_subscription(kind, topic, callback, topics.SENSOR))
+                self._listening.append(self.create_subscription(kind, topic, callback, _JOINED))
         elif not wanted:
             for subscription in self._listening:
                 self.destroy_subscription(subscription)
