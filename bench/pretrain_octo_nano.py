@@ -1,14 +1,14 @@
-"""Pre-train the shipped octo-nano: behaviour cloning plus regression of where things are, on simulated rollouts.
+"""Pre-train octo-nano on every task: behaviour cloning through the whole network plus regression of where things are.
 
-The network learns to predict, from two frames and the instruction, the scripted plan's action (through a small MLP) and
-what LABELS of octo_nano_frames.py lists (by linear maps of the embedding, so that a linear map finds it again). All
-these heads are thrown away; the transformer is what is shipped.
+The network learns to predict, from two frames and the instruction, the action of the task's plan (through a small MLP
+that all tasks share) and what LABELS of octo_nano_frames.py lists (by linear maps of the embedding, one for each task,
+so that a linear map finds it again). All these heads are thrown away; the transformer is what is kept.
 
-    python bench/pretrain_octo_nano.py --frames 16000 --samples 16000 --seed 0
+    python bench/pretrain_octo_nano.py --frames 4000 --samples 128000 --seed 0 --out FOLDER
 
-writes src/conrft_policy/models/octo-nano/{config.json, weights.safetensors} and a JSON report beside the frames.
-Run it from the repository with the workspace's packages importable. Same seed and same number of
-shards and workers: same frames and same batches.
+writes FOLDER/{config.json, weights.safetensors, instructions.safetensors} and a JSON report beside the frames.
+Run it from the repository with the workspace's packages importable. Same seed and same number of workers: same frames
+and same batches.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from numpy.typing import NDArray
-from octo_nano_frames import LABELS, PHASES, Frames
+from octo_nano_frames import LABELS, PHASES, SLOTS, Frames
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conrft_policy import text_encoder
 from conrft_policy.backbone import models_folder
-from conrft_policy.instructions import load_instruction
+from conrft_policy.instructions import InstructionError, load_instruction, store_instruction
 from conrft_policy.octo.attention import structural_mask
 from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE, write_config
 from conrft_policy.octo.config import OctoConfig, octo_nano
 from conrft_policy.octo.model import OctoTransformer, logit_bias
-from conrft_sim.tasks.pick_banana import PickBanana
+from conrft_sim.task import task_class, task_names
 
 LENGTH_UNIT = 0.05  # m; positions are learned in this unit, so that 5 mm is a tenth
-REGRESSED = ("banana", "plate", "turn", "height", "opening", "to_go")
-UNITS = {"banana": LENGTH_UNIT, "plate": LENGTH_UNIT, "height": LENGTH_UNIT}
+REGRESSED = ("objects", "turn", "height", "opening", "to_go")
+UNITS = {"objects": LENGTH_UNIT, "height": LENGTH_UNIT}
 HELD_OUT = 0.06  # share of rollouts
 EMA_DECAY = 0.75  # at each meeting of the workers: about the last 60 steps
 SYNC_STEPS = 16
@@ -51,16 +52,26 @@ RIDGE = 1e-6  # of the probe, for each sample
 class Heads(nn.Module):
     """What the embedding (and, more directly, the image tokens) must tell; thrown away after training."""
 
-    def __init__(self, config: OctoConfig) -> None:
+    def __init__(self, config: OctoConfig, tasks: int) -> None:
         super().__init__()
         dim = config.token_dim
-        width = sum(LABELS[name].stop - LABELS[name].start for name in REGRESSED)
-        self.scene = nn.Linear(dim, width)
-        self.phase = nn.Linear(dim, len(PHASES))
+        self.width = sum(LABELS[name].stop - LABELS[name].start for name in REGRESSED)
+        self.scene = nn.Linear(dim, tasks * self.width)
+        self.phase = nn.Linear(dim, tasks * PHASES)
         self.action = nn.Sequential(nn.Linear(dim, 256), nn.ReLU(), nn.Linear(256, 7))
-        tokens = config.image_tokens * 16
         self.squeeze = nn.Linear(dim, 16)
-        self.scene_from_tokens = nn.Linear(tokens, width)
+        self.scene_from_tokens = nn.Linear(config.image_tokens * 16, tasks * self.width)
+
+
+def of_task(values: Tensor, task: Tensor, width: int) -> Tensor:
+    """Of the outputs (B, tasks * width) of all tasks' linear maps, those of each row's task (B, width)."""
+    chosen: Tensor = values.unflatten(1, (-1, width))[torch.arange(len(task)), task]
+    return chosen
+
+
+def task_of(labels: Tensor) -> Tensor:
+    """Index of each row's task (B,)."""
+    return labels[:, LABELS["task"]][:, 0].long()
 
 
 def targets(labels: Tensor) -> Tensor:
@@ -68,9 +79,22 @@ def targets(labels: Tensor) -> Tensor:
     return torch.cat([labels[:, LABELS[name]] / UNITS.get(name, 1.0) for name in REGRESSED], dim=1)
 
 
+def known(labels: Tensor) -> Tensor:
+    """Which targets (B, W) there are: a task may have fewer objects than slots."""
+    present = labels[:, LABELS["present"]].repeat_interleave(3, dim=1)
+    return F.pad(present, (0, targets(labels[:1]).shape[1] - 3 * SLOTS), value=1.0)
+
+
+def scene_loss(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Mean error of the targets that there are."""
+    weight = known(labels)
+    return (F.smooth_l1_loss(predicted, targets(labels), beta=0.1, reduction="none") * weight).sum() / weight.sum()
+
+
 def embed_training(model: OctoTransformer, images: dict[str, Tensor], language: Tensor) -> tuple[Tensor, Tensor]:
     """Embedding (B, dim) as ``model.embed`` gives it, and the image tokens of the newest frame.
 
+    language: (B, tokens, width), the instruction of each row.
     images: (B, 2, H, W, 3), or (B, 1, H, W, 3) for the newest frame alone: the older one then counts as padding, which
     costs half. The last layer is computed for the last readout only.
     """
@@ -78,7 +102,7 @@ def embed_training(model: OctoTransformer, images: dict[str, Tensor], language: 
     count = steps.shape[1]
     mask = torch.from_numpy(structural_mask(model.config, count))[None]
     bias = logit_bias(mask, steps.dtype)[:, None]
-    x = torch.cat([prefix.expand(len(steps), -1, -1), steps.flatten(1, 2)], dim=1)
+    x = torch.cat([prefix, steps.flatten(1, 2)], dim=1)
     for block in model.blocks[:-1]:
         x = block(x, bias)
     last = model.blocks[-1]
@@ -101,17 +125,19 @@ def timestep_tokens(model: OctoTransformer, images: dict[str, Tensor]) -> Tensor
 def loss(
     model: OctoTransformer, heads: Heads, batch: tuple[dict[str, Tensor], Tensor], language: Tensor
 ) -> dict[str, Tensor]:
-    """The terms of the objective."""
+    """The terms of the objective; language: (tasks, tokens, width)."""
     images, labels = batch
-    embedding, tokens = embed_training(model, images, language)
-    wanted, action = targets(labels), labels[:, LABELS["action"]]
-    predicted = heads.action(embedding)
+    task = task_of(labels)
+    embedding, tokens = embed_training(model, images, language[task])
+    action = labels[:, LABELS["action"]]
+    predicted, from_tokens = heads.action(embedding), heads.scene_from_tokens(heads.squeeze(tokens).flatten(1))
+    phase = of_task(heads.phase(embedding), task, PHASES)
     return {
-        "scene": F.smooth_l1_loss(heads.scene(embedding), wanted, beta=0.1),
-        "tokens": F.smooth_l1_loss(heads.scene_from_tokens(heads.squeeze(tokens).flatten(1)), wanted, beta=0.1),
+        "scene": scene_loss(of_task(heads.scene(embedding), task, heads.width), labels),
+        "tokens": scene_loss(of_task(from_tokens, task, heads.width), labels),
         "action": F.smooth_l1_loss(predicted[:, :6], action[:, :6], beta=0.1),
         "gripper": 0.5 * F.binary_cross_entropy_with_logits(predicted[:, 6], (action[:, 6] > 0).float()),
-        "phase": 0.2 * F.cross_entropy(heads.phase(embedding), labels[:, LABELS["phase"]][:, 0].long()),
+        "phase": 0.2 * F.cross_entropy(phase, labels[:, LABELS["phase"]][:, 0].long()),
     }
 
 
@@ -135,51 +161,50 @@ def small_image_config(config: OctoConfig) -> OctoConfig:
 @torch.no_grad()
 def embeddings(model: OctoTransformer, frames: Frames, index: NDArray[np.int64], language: Tensor) -> Tensor:
     """Embeddings of the frames at ``index``, (N, dim)."""
-    parts = np.array_split(index, max(1, len(index) // 64))
-    return torch.cat([embed_training(model, load_batch(frames, part)[0], language)[0] for part in parts])
+    parts = []
+    for rows in np.array_split(index, max(1, len(index) // 64)):
+        images, labels = load_batch(frames, rows)
+        parts.append(embed_training(model, images, language[task_of(labels)])[0])
+    return torch.cat(parts)
 
 
 def ridge_probe(
-    model: OctoTransformer, frames: Frames, train: NDArray, test: NDArray, language: Tensor
+    model: OctoTransformer, frames: Frames, train: NDArray, test: NDArray, language: Tensor, task: int
 ) -> dict[str, float]:
-    """Errors in mm of banana and plate by ridge regression from the frozen embedding, in the task's own layout."""
-    narrow = frames.labels[:, LABELS["narrow"]][:, 0] > 0
-    rng = np.random.default_rng(0)
-    fit = rng.choice(train[narrow[train]], min(5000, int(narrow[train].sum())), replace=False)
-    score = rng.choice(test[narrow[test]], min(1500, int(narrow[test].sum())), replace=False)
-    fit, score = np.sort(fit), np.sort(score)
+    """Median and mean error in mm of the place of a task's first object, relative to the hand, in its own layout.
+
+    By ridge regression from the frozen embedding, fitted to this task alone.
+    """
+    chosen = (frames.labels[:, LABELS["narrow"]][:, 0] > 0) & (frames.labels[:, LABELS["task"]][:, 0] == task)
+    fit, score = (rows[chosen[rows]][:limit] for rows, limit in ((train, 2000), (test, 500)))
     x, z = (F.pad(embeddings(model, frames, rows, language).double(), (0, 1), value=1.0) for rows in (fit, score))
-    figures = {}
-    for name in ("banana", "plate"):
-        y, truth = (torch.from_numpy(frames.labels[rows, LABELS[name]]).double() for rows in (fit, score))
-        weights = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1]).double(), x.T @ y)
-        error_mm = 1e3 * (z @ weights - truth).norm(dim=1)
-        figures[f"probe_{name}_median_mm"] = float(error_mm.median())
-        figures[f"probe_{name}_mean_mm"] = float(error_mm.mean())
-    return figures
+    y, truth = (torch.from_numpy(frames.labels[rows, LABELS["objects"]][:, :3]).double() for rows in (fit, score))
+    weights = torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1]).double(), x.T @ y)
+    error_mm = 1e3 * (z @ weights - truth).norm(dim=1)
+    return {"median_mm": round(float(error_mm.median()), 2), "mean_mm": round(float(error_mm.mean()), 2)}
 
 
 @torch.no_grad()
-def evaluate(model: OctoTransformer, heads: Heads, frames: Frames, test: NDArray, language: Tensor) -> dict[str, float]:
-    """Held-out errors: positions in mm (median of the Euclidean error), cloned action, gripper and phase."""
-    chosen = np.sort(np.random.default_rng(1).choice(test, min(3000, len(test)), replace=False))
-    labels = torch.from_numpy(frames.labels[chosen])
-    embedding = embeddings(model, frames, chosen, language)
-    scene, action, phase = heads.scene(embedding), heads.action(embedding), heads.phase(embedding).argmax(1)
-    narrow = labels[:, LABELS["narrow"]][:, 0] > 0
-    near = narrow & (labels[:, LABELS["banana"]].norm(dim=1) < 0.08)
-    figures: dict[str, float] = {}
-    for name, columns in (("banana", slice(0, 3)), ("plate", slice(3, 6))):
-        error_mm = 1e3 * LENGTH_UNIT * (scene[:, columns] - targets(labels)[:, columns]).norm(dim=1)
-        for where, rows in (("narrow", narrow), ("narrow_near", near), ("wide", ~narrow)):
-            figures[f"{name}_{where}_median_mm"] = float(error_mm[rows].median())
-            figures[f"{name}_{where}_mean_mm"] = float(error_mm[rows].mean())
-    wanted = labels[:, LABELS["action"]]
-    figures["action_mean_abs"] = float((action[:, :6] - wanted[:, :6]).abs().mean())
-    figures["action_mean_abs_of_predicting_the_mean"] = float((wanted[:, :6] - wanted[:, :6].mean(0)).abs().mean())
-    figures["gripper_accuracy"] = float(((action[:, 6] > 0) == (wanted[:, 6] > 0)).float().mean())
-    figures["phase_accuracy"] = float((phase == labels[:, LABELS["phase"]][:, 0].long()).float().mean())
-    return figures
+def evaluate(
+    model: OctoTransformer, heads: Heads, frames: Frames, test: NDArray, language: Tensor, task: int
+) -> dict[str, float]:
+    """Held-out errors of one task: place of its first object with its own map, cloned action, gripper and phase."""
+    rows = test[frames.labels[test, LABELS["task"]][:, 0] == task][:1000]
+    labels = torch.from_numpy(frames.labels[rows])
+    embedding, wanted = embeddings(model, frames, rows, language), labels[:, LABELS["action"]]
+    scene = of_task(heads.scene(embedding), task_of(labels), heads.width)[:, :3]
+    error_mm = 1e3 * LENGTH_UNIT * (scene - targets(labels)[:, :3]).norm(dim=1)
+    near = labels[:, LABELS["objects"]][:, :3].norm(dim=1) < 0.08
+    action, phase = heads.action(embedding), of_task(heads.phase(embedding), task_of(labels), PHASES).argmax(1)
+    figures = {
+        "object_median_mm": error_mm.median(),
+        "object_near_median_mm": error_mm[near].median() if near.any() else math.nan,
+        "action_mean_abs": (action[:, :6] - wanted[:, :6]).abs().mean(),
+        "action_mean_abs_of_predicting_the_mean": (wanted[:, :6] - wanted[:, :6].mean(0)).abs().mean(),
+        "gripper_accuracy": ((action[:, 6] > 0) == (wanted[:, 6] > 0)).float().mean(),
+        "phase_accuracy": (phase == labels[:, LABELS["phase"]][:, 0].long()).float().mean(),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def train(
@@ -244,29 +269,45 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cache = Path.home() / ".cache" / "conrft" / "octo_nano_frames"
+    parser.add_argument("--tasks", nargs="+", default=task_names(), help="(default: all)")
     parser.add_argument("--cache", type=Path, default=cache, help="folder of the frames (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=48_000)
-    parser.add_argument("--shards", type=int, default=2, help="generating processes")
-    parser.add_argument("--samples", type=int, default=250_000, help="training samples drawn in all")
+    parser.add_argument("--frames", type=int, default=4_000, help="of each task (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=128_000, help="drawn in all (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="training processes, one thread each")
+    parser.add_argument("--workers", type=int, default=2, help="processes, generating and training, one thread each")
     compiled = "torch.compile: twice as fast, needs a C++ compiler"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compiled)
     single = "share of training, at its start, with the older frame padded, which costs half (default: %(default)s)"
     parser.add_argument("--single-frame", type=float, default=0.6, help=single)
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
     parser.add_argument("--out", type=Path, default=models_folder() / "octo-nano")
+    parser.add_argument("--only-frames", action="store_true", help="generate the frames and stop")
     return parser.parse_args()
 
 
 def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and rows held out, by whole rollouts."""
-    episode = frames.labels[:, LABELS["episode"]][:, 0]
-    shuffled = np.random.default_rng(2).permutation(np.unique(episode))
-    held_out = np.isin(episode, shuffled[: max(1, int(HELD_OUT * len(shuffled)))])
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    """Rows to train on and rows held out, by whole rollouts, both in random order."""
+    rng = np.random.default_rng(2)
+    rollout = frames.labels[:, LABELS["task"]][:, 0] * 1_000_000.0 + frames.labels[:, LABELS["episode"]][:, 0]
+    shuffled = rng.permutation(np.unique(rollout))
+    held_out = np.isin(rollout, shuffled[: max(1, int(HELD_OUT * len(shuffled)))])
+    return rng.permutation(np.flatnonzero(~held_out)), rng.permutation(np.flatnonzero(held_out))
+
+
+def prepare_instructions(folder: Path, tasks: list[str]) -> None:
+    """Stores the tokens of each task's instruction beside the weights; those that are there stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in tasks:
+        text = task_class(task).default_config().instruction
+        try:
+            load_instruction(folder / INSTRUCTIONS_FILE, text)
+        except InstructionError:
+            tokens = text_encoder.encode(text)
+            store_instruction(
+                folder / INSTRUCTIONS_FILE, task=task, instruction=text, encoder=text_encoder.NAME, tokens=tokens
+            )
 
 
 def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) -> None:
@@ -274,12 +315,12 @@ def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) 
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     dist.init_process_group("gloo", init_method=f"file://{args.cache}/rendezvous", rank=rank, world_size=args.workers)
-    frames = octo_nano_frames.load(args.cache, args.shards)
+    frames = octo_nano_frames.load(args.cache, args.tasks)
     rows, test = split(frames)
-    task = PickBanana.default_config().name
-    language = torch.from_numpy(load_instruction(args.out / INSTRUCTIONS_FILE, task).tokens)[None]
+    tokens = [load_instruction(args.out / INSTRUCTIONS_FILE, task).tokens for task in args.tasks]
+    language = torch.from_numpy(np.stack(tokens))
     config = small_image_config(octo_nano())
-    model, heads = OctoTransformer(config), Heads(config)
+    model, heads = OctoTransformer(config), Heads(config, len(args.tasks))
     random = copy.deepcopy(model)
     if args.init:
         model.load_state_dict(load_file(args.init))
@@ -291,9 +332,14 @@ def work(rank: int, args: argparse.Namespace, start: float, generated_s: float) 
             "arguments": {name: str(value) for name, value in vars(args).items()},
             "generated_s": generated_s,
             "wall_s": time.perf_counter() - start,
-            "random_weights": ridge_probe(random, frames, rows, test, language),
-            "trained_weights": ridge_probe(average, frames, rows, test, language),
-            "held_out": evaluate(average, averaged_heads, frames, test, language),
+            "tasks": {
+                task: {
+                    "random_weights": ridge_probe(random, frames, rows, test, language, index),
+                    "trained_weights": ridge_probe(average, frames, rows, test, language, index),
+                    "held_out": evaluate(average, averaged_heads, frames, test, language, index),
+                }
+                for index, task in enumerate(args.tasks)
+            },
         }
         (args.cache / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         print(json.dumps(report, indent=2))
@@ -304,8 +350,10 @@ def main() -> None:
     """Generate, train, save, measure."""
     args = arguments()
     start = time.perf_counter()
-    task = PickBanana.default_config()
-    octo_nano_frames.generate(args.cache, task, seed=args.seed, frames=args.frames, shards=args.shards)
+    octo_nano_frames.generate(args.cache, args.tasks, seed=args.seed, frames=args.frames, workers=args.workers)
+    if args.only_frames:
+        return
+    prepare_instructions(args.out, args.tasks)
     (args.cache / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(work, (args, start, time.perf_counter() - start), nprocs=args.workers)
 
