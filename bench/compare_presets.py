@@ -1,12 +1,16 @@
-"""Compares presets over seeds, in-process: demonstrations, offline, online with interventions, evaluations without.
+"""Compares presets, tasks and backbones over seeds, in-process: demonstrations, offline, online, evaluations.
 
 python bench/compare_presets.py --presets stable paper official_code --seeds 1 2 3 --out presets.json
+python bench/compare_presets.py --tasks all --backbones random octo-nano --episodes 0 --seeds 1 2 --out pretraining.json
+
+The backbone ``random`` is octo-nano with weights that have learned nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -16,14 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 from in_process import Rollout
+from safetensors.torch import save_file
 
 from conrft_data.config import TaskConfig, load_config
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
 from conrft_policy.acting import Actor
-from conrft_policy.backbone import Backbone, load_backbone
+from conrft_policy.backbone import CONFIG_FILE, Backbone, backbone_folder, load_backbone
+from conrft_policy.octo.backbone import INSTRUCTIONS_FILE, WEIGHTS_FILE
+from conrft_policy.octo.config import octo_nano
+from conrft_policy.octo.model import OctoTransformer
 from conrft_sim.simulation import Simulation
+from conrft_sim.task import task_names
 
 CONFIG = Path(__file__).resolve().parents[1] / "src" / "conrft_bringup" / "config"
 EVALUATION_SEED = 10_000
@@ -48,6 +57,7 @@ class Experiment:
         lengths = self._demonstrate(demonstrations)
         self.trainer.offline()
         result: dict[str, Any] = {
+            "task": self.task.name,
             "preset": self.preset.name,
             "seed": self.seed,
             "demonstrator_length": float(np.mean(lengths)),
@@ -97,7 +107,8 @@ class Experiment:
         }
         text = f"success {figures['success']:.2f}, length {figures['length_of_successes']:5.1f}"
         print(
-            f"{self.preset.name} seed {self.seed} {name:>10}: {text}, {time.monotonic() - self.began:5.0f} s",
+            f"{self.task.name} {self.preset.name} seed {self.seed} {name:>10}: {text}, "
+            f"{time.monotonic() - self.began:5.0f} s",
             flush=True,
         )
         return figures
@@ -108,8 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["stable"], help="names, or paths of YAML files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--backbone", default="octo-nano")
-    parser.add_argument("--demonstrations", type=int, default=20)
+    parser.add_argument("--tasks", nargs="+", default=["pick_banana"], help="names, or all (default: pick_banana)")
+    parser.add_argument("--backbones", nargs="+", default=["octo-nano"], help="names, folders, or random")
+    parser.add_argument("--demonstrations", type=int, help="(default: as many as the task asks for)")
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--every", type=int, default=20, help="episodes between evaluations")
     parser.add_argument("--trials", type=int, default=20)
@@ -117,21 +129,54 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    task = load_config(TaskConfig, CONFIG / "tasks" / "pick_banana.yaml")
     changes = dict(item.split("=", 1) for item in args.set)
-    backbone = load_backbone(args.backbone, task.instruction)
-    results = []
-    with Simulation(task, 0) as simulation:
-        for name in args.presets:
-            file = Path(name) if name.endswith(".yaml") else CONFIG / "presets" / f"{name}.yaml"
-            preset = Preset.model_validate({**load_config(Preset, file).model_dump(), **changes})
-            for seed in args.seeds:
-                with tempfile.TemporaryDirectory() as folder:
-                    experiment = Experiment(preset, seed, task, backbone, Path(folder), simulation)
-                    results.append(experiment.run(args.demonstrations, args.episodes, args.every, args.trials))
-                if args.out:
-                    args.out.write_text(json.dumps({"command": sys.argv[1:], "results": results}, indent=1) + "\n")
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in task_names() if args.tasks == ["all"] else args.tasks:
+            task = load_config(TaskConfig, CONFIG / "tasks" / f"{name}.yaml")
+            with Simulation(task, 0) as simulation:
+                for backbone in args.backbones:
+                    for preset in args.presets:
+                        _compare(args, changed(preset, changes), backbone, task, simulation, Path(folder), results)
     return 0
+
+
+def _compare(
+    args: argparse.Namespace,
+    preset: Preset,
+    backbone: str,
+    task: TaskConfig,
+    simulation: Simulation,
+    folder: Path,
+    results: list[dict[str, Any]],
+) -> None:
+    """All seeds of one combination; everything so far is written after each."""
+    loaded = load_backbone(untrained(folder) if backbone == "random" else backbone, task.instruction)
+    for seed in args.seeds:
+        with tempfile.TemporaryDirectory() as run:
+            experiment = Experiment(preset, seed, task, loaded, Path(run), simulation)
+            wanted = args.demonstrations or task.demonstrations
+            figures = experiment.run(wanted, args.episodes, args.every, args.trials)
+        results.append({"backbone": backbone, **figures})
+        if args.out:
+            args.out.write_text(json.dumps({"command": sys.argv[1:], "results": results}, indent=1) + "\n")
+
+
+def changed(name: str, changes: dict[str, str]) -> Preset:
+    """A preset by its name or file, with the changes of the command line."""
+    file = Path(name) if name.endswith(".yaml") else CONFIG / "presets" / f"{name}.yaml"
+    return Preset.model_validate({**load_config(Preset, file).model_dump(), **changes})
+
+
+def untrained(folder: Path) -> str:
+    """Writes octo-nano with random weights and the instructions' real tokens; gives its folder."""
+    torch.manual_seed(0)
+    shipped, made = backbone_folder("octo-nano"), folder / "octo-nano-random"
+    made.mkdir(exist_ok=True)
+    for file in (CONFIG_FILE, INSTRUCTIONS_FILE):
+        shutil.copy(shipped / file, made)
+    save_file(OctoTransformer(octo_nano()).state_dict(), made / WEIGHTS_FILE)
+    return str(made)
 
 
 if __name__ == "__main__":

@@ -290,9 +290,11 @@ def arguments() -> argparse.Namespace:
 def split(frames: Frames) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows to train on and rows held out, by whole rollouts, both in random order."""
     rng = np.random.default_rng(2)
-    rollout = frames.labels[:, LABELS["task"]][:, 0] * 1_000_000.0 + frames.labels[:, LABELS["episode"]][:, 0]
-    shuffled = rng.permutation(np.unique(rollout))
-    held_out = np.isin(rollout, shuffled[: max(1, int(HELD_OUT * len(shuffled)))])
+    task, episode = frames.labels[:, LABELS["task"]][:, 0], frames.labels[:, LABELS["episode"]][:, 0]
+    held_out = np.zeros(len(task), dtype=bool)
+    for index in np.unique(task):
+        shuffled = rng.permutation(np.unique(episode[task == index]))
+        held_out |= (task == index) & np.isin(episode, shuffled[: max(1, int(HELD_OUT * len(shuffled)))])
     return rng.permutation(np.flatnonzero(~held_out)), rng.permutation(np.flatnonzero(held_out))
 
 
