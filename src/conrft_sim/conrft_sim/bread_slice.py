@@ -22,7 +22,8 @@ MASS = 0.03  # kg
 
 _TIP_DEPTH = 0.013  # of the tool centre point below the upper edge of an upright slice, m
 _LOWEST_GRASP = 0.016  # of the tool centre point above the table: the finger tips reach 8 mm below it, m
-_LOOSER, _TIGHTER = 0.12, 0.14  # opening of a hand that holds it, around the slice's own width
+_LOOSER = 0.12  # opening of a hand that holds it, beyond the slice's own width
+_EMPTY = 0.08  # opening of a hand that missed it: less than its thickness
 _WIDEST = 0.88  # opening that still counts as closed on a slice
 _OPEN = 0.93  # opening at which the fingers are off it
 
@@ -61,10 +62,10 @@ class SliceGraspPlan(GraspPlan):
         return self.servo.turn_to(scene.tcp_pose, most_level, symmetry=math.pi / 2)
 
     def held_range(self, scene: SceneSnapshot) -> tuple[float, float]:
-        """Openings around the slice's width between the fingers."""
+        """More than closed, and not wider than the slice reaches between the fingers."""
         across = rotations.rotate(scene.tcp_pose[3:], [0.0, 1.0, 0.0])
         width = _half_extent(scene.objects[self.item], across) / kinematics.FINGER_TRAVEL
-        return min(0.70, width) - _TIGHTER, min(_WIDEST, width + _LOOSER)
+        return _EMPTY, min(_WIDEST, width + _LOOSER)
 
     def released_opening(self, scene: SceneSnapshot) -> float:
         """Nearly as far as the gripper goes, where the slice is held from edge to edge."""
