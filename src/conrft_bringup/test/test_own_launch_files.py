@@ -240,6 +240,32 @@ def test_franka_drivers_need_the_genuine_ros2_launch(environment: dict[str, str]
         started("robot", environment, tmp_path)
 
 
+def test_two_robots_feed_one_learner_and_act_with_the_same_weights(environment: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "two_robots.launch.yaml"
+    file.symlink_to(PACKAGE / "launch" / "two_robots.launch.yaml")
+    requests = expand(file, environment, run_dir="runs/x", seed="3")
+    by_node: dict[str, list[StartProcess]] = {}
+    for request in requests:
+        if isinstance(request, StartProcess):
+            by_node.setdefault(request.label, []).append(request)
+    (learner,) = by_node.pop("learner")
+    assert parameters(learner)["episodes_source"] == "folder"
+    assert not any("__ns:=/left" in word or "__ns:=/right" in word for word in learner.command)
+    assert set(by_node) == STARTED["train"] - {"learner"}
+    for left, right in by_node.values():
+        assert "__ns:=/left" in left.command and "__ns:=/right" in right.command
+        for robot in (left, right):
+            assert {"weights:=/weights", "learner_status:=/learner_status"} <= set(robot.command)
+        assert "/clock:=/left/clock" in left.command and "/clock:=/right/clock" in right.command
+    folders = {parameters(process)["episodes_dir"] for process in [learner, *by_node["recorder"]]}
+    assert folders == {"runs/x/episodes"}
+    supervisors = [parameters(process) for process in by_node["supervisor"]]
+    assert [(one["session"], one["seed"], one["wait_for_learner"]) for one in supervisors] == [
+        ("left", 3, True),
+        ("right", 500003, True),
+    ]
+
+
 @pytest.mark.parametrize("robot", ["fr3", "panda"])
 def test_a_franka_has_settings_gains_and_controllers_that_agree(robot: str) -> None:
     gains = load_config(ImpedanceSettings, PACKAGE / f"config/impedance/{robot}.yaml")

@@ -183,7 +183,7 @@ class EpisodeSupervisor:
         self._steps: OrderedDict[int, int] = OrderedDict()
         self._reason = ""
         self._last_id = ""
-        self._unlearned_id = ""
+        self._unlearned_id = self._learned_id = ""
         self._newest_tick_ns = -1
         self._newest_tick_wall_s = 0.0
         self._joy_ns = -1
@@ -317,6 +317,9 @@ class EpisodeSupervisor:
     def learner(self, last_episode_id: str, pending_updates: int) -> None:
         """The learner said how far it is."""
         self._learner_id, self._pending_updates = last_episode_id, pending_updates
+        if not pending_updates:
+            # A learner of several robots goes on with another's episode at once: what it said of this one is kept.
+            self._learned_id = last_episode_id if last_episode_id == self._unlearned_id else self._learned_id
 
     def on_time(self, not_ready: list[str], failed: list[str], now: Now) -> list[Effect]:
         """To be called every few hundredths of a second.
@@ -404,6 +407,8 @@ class EpisodeSupervisor:
             return ""
         if self._learner_id is None:
             return "waits for the learner's first status"
+        if self._unlearned_id and self._learned_id == self._unlearned_id:
+            return ""
         if self._unlearned_id and self._learner_id != self._unlearned_id:
             return f"waits for the learner to take in {self._unlearned_id}"
         if self._pending_updates:

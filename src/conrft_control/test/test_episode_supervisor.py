@@ -378,6 +378,23 @@ def test_an_episode_waits_for_the_learner_to_take_in_the_last_and_to_pay_its_upd
     assert session.last.phase is Phase.RUNNING
 
 
+def test_a_learner_that_has_gone_on_with_another_robots_episode_is_not_waited_for() -> None:
+    session = Session(wait_for_learner=True)
+    session.arrive()
+    session.supervisor.learner("", 0)
+    session.wait(0.1)
+    session.first_ns = 0
+    session.act(0, 1)
+    session.judge(1, success=True)
+    session.wait(0.1)
+    session.supervisor.learner("s-training-000001", 12)
+    session.supervisor.learner("s-training-000001", 0)
+    session.supervisor.learner("another-training-000007", 40)
+    session.arrive()
+    session.wait(1)
+    assert session.last.phase is Phase.RUNNING
+
+
 def test_an_episode_without_a_tick_is_not_waited_for_by_the_learner() -> None:
     session = Session(wait_for_learner=True, reset_timeout=5, after_fault=AfterFault.CONTINUE)
     session.supervisor.learner("", 0)
