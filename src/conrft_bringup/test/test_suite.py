@@ -24,6 +24,9 @@ from conrft_bringup.suite.suite_folder import METHODS, RUN_BYTES, SuiteFolder, S
 from conrft_bringup.suite.suite_results import paper_figures, read_results
 from conrft_bringup.suite.suite_run import run_suite
 from conrft_bringup.suite.suite_table import suite_table
+from conrft_data.config import TaskConfig, load_config
+from conrft_policy.backbone import backbone_folder
+from conrft_policy.instructions import load_instruction
 
 PACKAGE = Path(__file__).parents[1]
 ORDER = list(paper_figures(PACKAGE)["tasks"])
@@ -241,3 +244,9 @@ def test_every_task_of_the_paper_has_its_name_and_no_other() -> None:
     tasks = {path.stem for path in (PACKAGE / "config/tasks").glob("*.yaml")}
     for task in tasks & set(ORDER):
         assert yaml.safe_load((PACKAGE / "config/tasks" / f"{task}.yaml").read_text())["name"] == task
+
+
+def test_octo_nano_has_the_tokens_of_every_instruction() -> None:
+    stored = backbone_folder("octo-nano") / "instructions.safetensors"
+    for file in (PACKAGE / "config/tasks").glob("*.yaml"):
+        load_instruction(stored, load_config(TaskConfig, file).instruction)
