@@ -144,7 +144,12 @@ def test_only_the_supervisor_ends_a_launch_and_only_what_can_go_on_is_started_ag
 ) -> None:
     processes = started("train", environment, tmp_path)
     assert {label for label, process in processes.items() if process.required} == {"supervisor"}
-    assert {label for label, process in processes.items() if process.respawn} == {"policy", "reward", "learner"}
+    assert {label for label, process in processes.items() if process.respawn} == {
+        "policy",
+        "reward",
+        "learner",
+        "recorder",
+    }
 
 
 def test_training_waits_for_learner_policy_and_reward(environment: dict[str, str], tmp_path: Path) -> None:

@@ -48,7 +48,16 @@ class Abandon:
     reason: str
 
 
-Job = Open | Write | Finish | Abandon
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """Give an episode whose recording goes on another outcome than it will be recorded with."""
+
+    episode_id: str
+    outcome: Outcome
+    reason: str
+
+
+Job = Open | Write | Finish | Abandon | Relabel
 
 
 @dataclass(slots=True)

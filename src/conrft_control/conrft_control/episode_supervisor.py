@@ -86,6 +86,11 @@ class SupervisorSettings:
     exit_delay: float = 1.0
     after_fault: AfterFault = AfterFault.WAIT
 
+    @property
+    def episode_stem(self) -> str:
+        """What the names of all episodes begin with; a number of six digits follows."""
+        return f"{self.session}-{self.mode.name.lower()}-"
+
 
 class Now(NamedTuple):
     """Both clocks: ROS time in ns, monotonic wall time in s."""
@@ -194,7 +199,7 @@ class EpisodeSupervisor:
     @property
     def episode_id(self) -> str:
         """Unique name of the present episode."""
-        return f"{self.settings.session}-{self.settings.mode.name.lower()}-{self.episode:06d}"
+        return f"{self.settings.episode_stem}{self.episode:06d}"
 
     @property
     def reason(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from conrft_control.episode_sorting import Abandon, Finish, Job, Open, Write
+from conrft_control.episode_sorting import Abandon, Finish, Job, Open, Relabel, Write
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.label import relabel
 from conrft_data.ticks import EpisodeStatus
@@ -20,6 +20,10 @@ class Writer(Protocol):
 
     def write(self, topic: str, raw: bytes, stamp_ns: int) -> None:
         """Appends a message."""
+        ...
+
+    def relabel(self, outcome: Outcome, reason: str) -> None:
+        """Labels the bag in the making."""
         ...
 
     def finish(self, outcome: Outcome, final_step: int) -> Path:
@@ -52,7 +56,6 @@ class RecordingThread:
         self._changed = threading.Condition()
         self._closing = False
         self._writers: dict[str, Writer] = {}
-        self._labels: dict[str, tuple[Outcome, str]] = {}
         self._pending: set[str] = set()
         self._finishing: list[str] = []
         self._finished: list[Path] = []
@@ -105,11 +108,14 @@ class RecordingThread:
 
         ``episode_id``: empty for the last finished one. Raises BagError when there is no such episode.
         """
+        if outcome is Outcome.NONE:
+            raise BagError("an episode that has ended cannot be labelled NONE")
         with self._changed:
             if not episode_id and self._finishing:
                 episode_id = self._finishing[-1]
             if episode_id in self._pending:
-                self._labels[episode_id] = (outcome, reason)
+                self._jobs.append(Relabel(episode_id, outcome, reason))
+                self._changed.notify()
                 return f"{episode_id} will be relabelled {outcome.name} when its recording is complete"
             if not episode_id and not self._finished:
                 raise BagError("no episode has been recorded yet")
@@ -148,6 +154,8 @@ class RecordingThread:
                 self._write(job)
             elif isinstance(job, Finish):
                 self._finish(job)
+            elif isinstance(job, Relabel):
+                self._relabel(job)
             else:
                 self._break_off(episode_id, job.reason)
         except (BagError, OSError) as error:
@@ -159,6 +167,16 @@ class RecordingThread:
         writer = self._writers.get(job.episode_id)
         if writer is not None:
             writer.write(job.topic, job.raw, job.stamp_ns)
+
+    def _relabel(self, job: Relabel) -> None:
+        writer = self._writers.get(job.episode_id)
+        try:
+            if writer is not None:
+                writer.relabel(job.outcome, job.reason)
+            else:  # it was finished meanwhile
+                self.relabel(job.episode_id, job.outcome, job.reason)
+        except BagError as error:
+            self._say(f"{job.episode_id} is not relabelled {job.outcome.name}: {error}")
 
     def _finish(self, job: Finish) -> None:
         writer = self._writers.pop(job.episode_id, None)
@@ -175,9 +193,6 @@ class RecordingThread:
         with self._changed:
             self._forget(job.episode_id)
             self._finished.append(bag)
-            label = self._labels.pop(job.episode_id, None)
-        if label is not None:
-            relabel(bag, *label)
 
     def _forget(self, episode_id: str) -> None:
         """Takes an episode off the lists of those whose end is awaited, if it is still there."""

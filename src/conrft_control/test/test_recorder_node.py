@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.serialization import serialize_message
 
 from conrft_control.nodes.recorder_node import RecorderNode
 from conrft_data import topics
-from conrft_data.bags import BagError, list_episodes, read_episode, salvage
+from conrft_data.bags import BagError, EpisodeWriter, list_episodes, read_episode, salvage
 from conrft_data.conversion import command_to_msg, episode_status_to_msg, observation_to_msg, verdict_to_msg
 from conrft_data.ticks import Tick
-from conrft_data.types import ActionSource, Command, Observation, Outcome, Phase, Verdict
+from conrft_data.types import ActionSource, Command, Mode, Observation, Outcome, Phase, Verdict
 from conrft_msgs.msg import SceneState
 from conrft_msgs.srv import RelabelEpisode
 
@@ -46,10 +47,10 @@ class Speaker:
             topics.EPISODE_STATE, episode_status_to_msg(self.make_status(phase, episode, **fields)), topics.LATCHED
         )
 
-    def tick(self, step: int, episode: int = 1, size: int = 32, *, action: bool = True) -> None:
+    def observation(self, step: int, episode: int = 1, size: int = 32) -> tuple[Tick, Observation]:
         tick = Tick((10 * episode + step) * TICK_NS, episode, step)
         pose = np.array([0.5, 0, 0.3, 1, 0, 0, 0])
-        observation = Observation(
+        return tick, Observation(
             stamp_ns=tick.stamp_ns,
             episode=episode,
             step=step,
@@ -60,6 +61,9 @@ class Speaker:
             tcp_wrench=np.zeros(6),
             gripper_opening=1.0,
         )
+
+    def tick(self, step: int, episode: int = 1, size: int = 32, *, action: bool = True) -> None:
+        tick, observation = self.observation(step, episode, size)
         self.graph.say(topics.OBSERVATION, observation_to_msg(observation), topics.TICK)
         if action:
             self.graph.say(topics.ACTION, command_to_msg(HOLD, tick), topics.TICK)
@@ -137,6 +141,49 @@ def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
     (info,) = list_episodes(tmp_path / "bags")
     assert info.observations == 3
     assert info.outcome in (Outcome.ABORTED, Outcome.FAULT)
+
+
+def test_a_recorder_that_is_started_again_in_mid_episode_keeps_what_came_before_and_says_so(
+    graph: Any, speaker: Speaker, tmp_path: Path
+) -> None:
+    with EpisodeWriter(tmp_path, NAME, task="pick_banana", mode=Mode.TRAINING) as killed:
+        running = episode_status_to_msg(speaker.make_status(Phase.RUNNING, stamp_ns=10 * TICK_NS))
+        killed.write(topics.EPISODE_STATE, serialize_message(running), 10 * TICK_NS)
+        for step in range(3):
+            tick, observation = speaker.observation(step)
+            killed.write(topics.OBSERVATION, serialize_message(observation_to_msg(observation)), tick.stamp_ns)
+            killed.write(topics.ACTION, serialize_message(command_to_msg(HOLD, tick)), tick.stamp_ns)
+    diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+    graph.start(RecorderNode, episodes_dir=str(tmp_path))
+    (info,) = list_episodes(tmp_path)
+    assert (info.outcome, info.observations) == (Outcome.ABORTED, 3)
+    speaker.connect()
+    speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
+    graph.until(lambda: diagnostics and diagnostics[-1].status[0].level == b"\x02")
+    assert (
+        "started again in the middle of it, what came before is kept up to step 2" in diagnostics[-1].status[0].message
+    )
+    speaker.state(Phase.ENDED, outcome=Outcome.FAULT, final_step=5)
+    assert read_episode(tmp_path / NAME).final_step == 2
+
+
+def test_a_veto_while_the_episode_is_recorded_outlives_a_kill(graph: Any, speaker: Speaker, tmp_path: Path) -> None:
+    with Recorder(graph, tmp_path / "bags") as recorder:
+        speaker.connect()
+        speaker.state(Phase.RUNNING, stamp_ns=10 * TICK_NS)
+        for step in range(3):
+            speaker.tick(step)
+        graph.until(lambda: salvageable_observations(tmp_path / "bags", tmp_path / "copy") == 3, timeout_s=120)
+        client = graph.node.create_client(RelabelEpisode, topics.RELABEL_EPISODE)
+        graph.until(client.service_is_ready)
+        future = client.call_async(RelabelEpisode.Request(episode_id=NAME, outcome=int(Outcome.ABORTED), reason="no"))
+        graph.until(future.done)
+        assert "will be relabelled" in future.result().message
+        graph.until((tmp_path / "bags" / f".tmp-{NAME}" / NAME / "label.json").exists)
+        recorder.process.kill()
+        recorder.process.wait()
+    salvage(tmp_path / "bags" / f".tmp-{NAME}")
+    assert json.loads((tmp_path / "bags" / NAME / "label.json").read_text())["reason"] == "no"
 
 
 def test_a_relabelled_episode_keeps_its_recording(graph: Any, speaker: Speaker, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from conrft_control.episode_sorting import Abandon, Finish, Open, Write
 from conrft_control.recording_thread import RecordingThread
 from conrft_data.bags.errors import BagError
-from conrft_data.bags.label import read_label
+from conrft_data.bags.label import read_label, write_label
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Outcome, Phase
 
@@ -41,10 +41,14 @@ class Disk:
             raise BagError("recording failed: No space left on device")
         self.log.append("write")
 
+    def relabel(self, outcome: Outcome, reason: str) -> None:
+        (self.folder / NAME).mkdir(exist_ok=True)
+        write_label(self.folder / NAME, outcome, reason)
+
     def finish(self, outcome: Outcome, final_step: int) -> Path:
         self.log.append(f"finish {outcome.name} {final_step}")
         bag = self.folder / NAME
-        bag.mkdir()
+        bag.mkdir(exist_ok=True)
         (bag / "metadata.yaml").touch()
         return bag
 
@@ -183,6 +187,13 @@ def test_the_last_episode_is_the_one_that_has_just_ended_even_while_it_is_being_
     disk.free_again.set()
     thread.close()
     assert read_label(disk.folder / NAME) is not None
+
+
+def test_no_episode_is_labelled_as_one_that_has_not_ended(thread: RecordingThread, disk: Disk, status: Status) -> None:
+    disk.free_again.clear()
+    thread.add([Open(status(Phase.RUNNING)), write()])
+    with pytest.raises(BagError, match="NONE"):
+        thread.relabel(NAME, Outcome.NONE, "")
 
 
 def test_an_unknown_episode_cannot_be_relabelled(thread: RecordingThread) -> None:

@@ -1,5 +1,6 @@
 """The supervisor as a node: services, buttons, diagnostics and the scene."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,14 @@ def test_an_arm_at_home_with_open_gripper_lets_the_episode_run(supervised: Super
     supervised.robot.opening = 1.0
     status = supervised.reach(Phase.RUNNING)
     assert (status.episode_id, status.task) == ("s-demonstration-000001", "pick_banana")
+
+
+def test_the_same_command_given_again_goes_on_with_the_next_number(
+    graph: Any, robot: Any, files: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / ".tmp-s-demonstration-000004").mkdir()
+    supervised = Supervised(graph, robot, files, first_episode=0, episodes_dir=str(tmp_path))
+    assert supervised.reach(Phase.RUNNING, 5).episode_id == "s-demonstration-000005"
 
 
 def test_the_success_button_ends_a_demonstration(supervised: Supervised) -> None:

@@ -27,6 +27,7 @@ from conrft_data.bags import (
 )
 from conrft_data.bags.definitions import type_hash
 from conrft_data.bags.label import LABEL_FILE
+from conrft_data.bags.listing import last_episode_number
 from conrft_data.config import TaskConfig
 from conrft_data.conversion import observation_to_msg
 from conrft_data.types import Command, Episode, Mode, Observation, Outcome
@@ -218,6 +219,13 @@ def test_listing_reads_no_recording(tmp_path: Path, make_episode: EpisodeMaker) 
     )  # fmt: skip
     assert (info.final_step, info.observations, info.cameras) == (6, 9, {"side": (24, 16), "wrist": (16, 16)})
     assert info.duration_ns == 8 * 100_000_000
+
+
+def test_the_last_number_counts_what_was_cut_off_and_no_other_session(tmp_path: Path) -> None:
+    assert last_episode_number(tmp_path / "none", "s-training-") == 0
+    for name in ("s-training-000002", ".tmp-s-training-000007", "t-training-000009", "s-evaluation-000008", "notes"):
+        (tmp_path / name).mkdir()
+    assert last_episode_number(tmp_path, "s-training-") == 7
 
 
 def test_one_bad_bag_does_not_hide_the_others(tmp_path: Path, make_episode: EpisodeMaker) -> None:

@@ -59,7 +59,7 @@ class RecorderNode(Node):
         self._episode_id = ""
         self._sorter = EpisodeSorter(late_s, lambda status: bytes(serialize_message(episode_status_to_msg(status))))
         self._health = NodeHealth(self, self._report, inputs=self._declare_inputs())
-        self._salvage()
+        self._cut_off = self._salvage()
         self._thread = RecordingThread(self._open_writer, capacity_mib * 2**20, self.get_logger().error)
         self._connect()
 
@@ -99,15 +99,19 @@ class RecorderNode(Node):
         self.create_service(RelabelEpisode, topics.RELABEL_EPISODE, self._on_relabel)
         self.create_timer(_STEP_S, self._on_time, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _salvage(self) -> None:
-        """Makes episodes of what an earlier recorder left behind."""
+    def _salvage(self) -> dict[str, int]:
+        """Makes episodes of what an earlier recorder left behind; returns their final steps by name."""
         recovered, problems = salvage_all(self._folder)
         for bag in recovered:
             self.get_logger().warning(f"salvaged {bag.path.name}: {bag.outcome.name} at step {bag.final_step}")
         for problem in problems:
             self.get_logger().error(str(problem))
+        return {bag.path.name: bag.final_step for bag in recovered}
 
     def _open_writer(self, status: EpisodeStatus) -> EpisodeWriter:
+        if status.episode_id in self._cut_off:
+            kept = f"what came before is kept up to step {self._cut_off[status.episode_id]}"
+            raise BagError(f"the recorder was started again in the middle of it, {kept}")
         extra = [topic for topic, _ in self._extra]
         return EpisodeWriter(self._folder, status.episode_id, task=status.task, mode=status.mode, extra_topics=extra)
 

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -34,6 +35,7 @@ from conrft_control.nodes.parameters import (
 )
 from conrft_control.reset_motion import not_arrived, reset_pose
 from conrft_data import topics
+from conrft_data.bags.listing import last_episode_number
 from conrft_data.conversion import (
     MessageError,
     episode_status_to_msg,
@@ -51,7 +53,7 @@ _STEP_S = 0.02
 _SETTINGS: dict[str, Bounded | str] = {
     "episodes": Bounded(0, 1_000_000, "how many to run; 0: no limit"),
     "only_successes": "count successful episodes only; else all but aborted and faulty ones",
-    "first_episode": Bounded(1, 1_000_000, "number of the first episode"),
+    "first_episode": Bounded(0, 1_000_000, "number of the first episode; 0: after the last one in episodes_dir"),
     "seed": Bounded(0, 2**31 - 1, "of the scene's start states"),
     "scene_reset": "a simulator puts the scene back; false: a person does",
     "reward_expected": "a reward node judges every tick",
@@ -113,7 +115,13 @@ class SupervisorNode(Node):
         )
         about = "wait: for the operator's start; exit: with code 1; continue: when all nodes are well"
         after_fault = declare(self, "after_fault", default.after_fault.value, about, constraints="wait, exit, continue")
-        return replace(default, after_fault=AfterFault(after_fault), **declare_fields(self, default, _SETTINGS))
+        settings = replace(default, after_fault=AfterFault(after_fault), **declare_fields(self, default, _SETTINGS))
+        folder = declare(self, "episodes_dir", "", "folder of the episode bags, for first_episode 0")
+        if settings.first_episode:
+            return settings
+        # The same command given again goes on with the next number: no episode's name is used twice.
+        last = last_episode_number(Path(folder).expanduser(), settings.episode_stem) if folder else 0
+        return replace(settings, first_episode=last + 1)
 
     def _declare_mode(self) -> Mode:
         names = [mode.name.lower() for mode in Mode]

@@ -34,11 +34,16 @@ def relabel(bag: Path, outcome: Outcome, reason: str = "") -> None:
         raise BagError(f"{bag}: is not a finished episode bag, nothing to relabel")
     if outcome is Outcome.NONE:
         raise BagError(f"{bag}: an episode that has ended cannot be labelled NONE")
-    text = json.dumps({"outcome": outcome.name, "reason": reason}, indent=2) + "\n"
     try:
-        durable_files.write_text(bag / LABEL_FILE, text)
+        write_label(bag, outcome, reason)
     except OSError as error:
         raise BagError(f"{bag}: the label cannot be written: {error.strerror or error}") from error
+
+
+def write_label(folder: Path, outcome: Outcome, reason: str) -> None:
+    """Puts a label into a folder, atomically; raises OSError when the disk refuses."""
+    text = json.dumps({"outcome": outcome.name, "reason": reason}, indent=2) + "\n"
+    durable_files.write_text(folder / LABEL_FILE, text)
 
 
 def read_label(bag: Path) -> Label | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +157,13 @@ def list_episodes(folder: Path | str, problems: list[BagError] | None = None) ->
                 raise
             problems.append(error)
     return infos
+
+
+def last_episode_number(folder: Path | str, stem: str) -> int:
+    """The highest number among the episodes ``<stem><number>`` of a folder, those cut off included; 0: none."""
+    pattern = re.compile(rf"(?:\.[a-z]+-)?{re.escape(stem)}(\d+)")
+    names = [path.name for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
+    return max((int(match.group(1)) for name in names if (match := pattern.fullmatch(name))), default=0)
 
 
 def _bag_information(bag: Path) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def _salvage_interrupted(source: Path) -> Assembled:
         info = read_info(target)
         return Assembled(path=target, outcome=info.outcome, final_step=info.final_step)
     result = _assembled(source, episode_id)
+    _copy_label(source / episode_id, result.path)
     shutil.rmtree(source)
     return result
 
@@ -94,9 +95,13 @@ def _salvage_damaged(source: Path) -> Assembled:
         if aside != source:
             durable_files.publish(aside, source)
         raise
-    if (aside / LABEL_FILE).is_file():
-        durable_files.write_text(result.path / LABEL_FILE, (aside / LABEL_FILE).read_text(encoding="utf-8"))
+    _copy_label(aside, result.path)
     return result
+
+
+def _copy_label(source: Path, bag: Path) -> None:
+    if (source / LABEL_FILE).is_file():
+        durable_files.write_text(bag / LABEL_FILE, (source / LABEL_FILE).read_text(encoding="utf-8"))
 
 
 def _assembled(source: Path, episode_id: str) -> Assembled:

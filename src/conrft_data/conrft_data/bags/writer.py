@@ -16,6 +16,7 @@ from conrft_data import durable_files
 from conrft_data.bags import definitions
 from conrft_data.bags.definitions import ACTION, EPISODE_STATE, EPISODE_TOPICS, OBSERVATION, RecordedTopic
 from conrft_data.bags.errors import BagError
+from conrft_data.bags.label import write_label
 from conrft_data.bags.listing import custom_data
 from conrft_data.types import Mode, Outcome
 
@@ -124,6 +125,16 @@ class EpisodeWriter:
             self.observations += 1
             if self._cameras is None:
                 self._cameras = _camera_sizes(raw, self._target)
+
+    def relabel(self, outcome: Outcome, reason: str) -> None:
+        """Labels the episode while it is recorded: the label appears together with it, also when it is salvaged.
+
+        Raises BagError when the disk refuses; then the recording goes on without the label.
+        """
+        try:
+            write_label(self._temporary / self._target.name, outcome, reason)
+        except OSError as error:
+            raise BagError(f"{self._target}: the label cannot be written: {error.strerror or error}") from error
 
     def finish(self, outcome: Outcome, final_step: int) -> Path:
         """Completes the recording and lets it appear under its name.
