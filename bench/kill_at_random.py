@@ -1,0 +1,425 @@
+"""Kills learner, recorder, policy and simulator at random moments of online training, and counts what was lost.
+
+python bench/kill_at_random.py [--kills 50] [--seed 0] [--out FOLDER]
+
+Makes its own run: short episodes, few updates, in lockstep through the real graph. After each kill it waits until an
+episode that began later has been recorded and learned from. A launch that ends by a fault is started again with the
+same command. At the end bags, the learner's journal and the supervisor's word on every episode must agree. The exit
+code is 0 when nothing was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from conrft_bringup.demo.graph_run import graph_environment
+from conrft_bringup.launch_runner.output import LaunchOutput
+from conrft_bringup.launch_runner.process_supervisor import GracePeriods, ProcessSupervisor
+from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
+from conrft_data import topics
+from conrft_data.bags import BagError, list_episodes, read_episode, write_episode
+from conrft_data.config import TaskConfig, load_config
+from conrft_data.conversion import episode_status_from_msg
+from conrft_data.ticks import EpisodeStatus
+from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome, Phase
+from conrft_learner.checkpoints import read_newest
+from conrft_learner.offline import train_offline
+from conrft_msgs.msg import EpisodeState, LearnerStatus, PolicyOutput
+from conrft_reward.classifier import ClassifierConfig, SuccessClassifier, camera_sizes
+
+VICTIMS = ("learner", "recorder", "policy", "simulator")
+STEPS = 12  # of an episode
+SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
+PATIENCE_S = 240.0  # for an episode after a kill
+STILL_M = 1e-4
+# So long after its kill the arm may move at most: the answer under way; the recorder's silence must be noticed first.
+HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
+PRESET = {
+    "name": "short",
+    "head_hidden": [32, 32],
+    "critic_hidden": 32,
+    "batch_size": 16,
+    "online_batch_size": 16,
+    "offline_bc_steps": 20,
+    "offline_critic_steps": 5,
+    "offline_steps": 0,
+    "training_starts": 1,
+    "updates_per_tick": 1.0,
+    "replay_capacity": 20000,
+    "checkpoint_every": 5,
+    "keep_checkpoints": 2,
+    "log_every": 5,
+}
+
+
+@dataclass
+class Kill:
+    """One kill and what followed."""
+
+    victim: str
+    delay_s: float
+    during: str = ""
+    episodes_before: int = 0
+    recovered_s: float | None = None
+    restarts: int = 0
+    moved_for_s: float = 0.0
+    begun_without_learner: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Ledger:
+    """What was seen of the whole run, over all launches."""
+
+    folder: Path
+    plan: list[Kill]
+    done: list[Kill] = field(default_factory=list)
+    ended: dict[str, EpisodeStatus] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def last(self) -> Kill | None:
+        """The newest kill."""
+        return self.done[-1] if self.done else None
+
+
+class Witness:
+    """Watches one launch, kills when the plan says so, and ends the launch when the plan is done."""
+
+    def __init__(self, node: Node, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._kill_at: float | None = None
+        self._killed_at = time.monotonic() if ledger.last and ledger.last.recovered_s is None else None
+        self._quiet_since = time.monotonic()
+        self._victim_is_back = self._over = False
+        self._phase = "starts"
+        self._learned = ("", 1)
+        self._begun: set[str] = set()  # since the kill
+        self._whole: list[str] = []  # begun and ended since the kill
+        self._place: tuple[float, float, float] | None = None
+        self._pids: dict[str, int] = {}
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
+        node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
+        node.create_subscription(PolicyOutput, topics.POLICY_OUTPUT, self._on_policy, topics.TICK)
+        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
+        latched = topics.LATCHED
+        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, latched)
+
+    def look(self, supervisor: ProcessSupervisor) -> None:
+        """Called by the runner again and again."""
+        until = time.monotonic() + 0.02
+        while (left := until - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+        pids = {label.rsplit("-", 1)[0]: pid for label, pid in supervisor.running().items()}
+        self._pids = pids
+        ledger, now = self._ledger, time.monotonic()
+        if self._over or supervisor.result.reason:  # the launch is being ended
+            return
+        if ledger.failure:
+            self._over = True
+            supervisor.shut_down(ledger.failure)
+        elif now - self._quiet_since > PATIENCE_S:
+            ledger.failure = f"no episode was learned from within {PATIENCE_S:.0f} s after kill {len(ledger.done)}"
+        elif self._kill_at is None:
+            self._await_recovery(supervisor, now)
+        elif now >= self._kill_at and self._next.victim in pids:
+            self._kill(pids[self._next.victim], now)
+
+    @property
+    def _next(self) -> Kill:
+        return self._ledger.plan[len(self._ledger.done)]
+
+    def _await_recovery(self, supervisor: ProcessSupervisor, now: float) -> None:
+        """The graph is well again when an episode that ended after the kill has been learned from."""
+        episode_id, pending = self._learned
+        if pending or episode_id not in self._whole:
+            return
+        ledger = self._ledger
+        if ledger.last is not None and ledger.last.recovered_s is None:
+            ledger.last.recovered_s = now - (self._killed_at or now)
+            ledger.last.problems += missing_bags(ledger)
+            print(f"{len(ledger.done)} of {len(ledger.plan)}: {describe(ledger.last)}", flush=True)
+        if len(ledger.done) == len(ledger.plan):
+            self._over = True
+            supervisor.shut_down("the plan is done")
+        else:
+            self._kill_at = now + self._next.delay_s
+
+    def _kill(self, pid: int, now: float) -> None:
+        kill = self._next
+        os.kill(pid, signal.SIGKILL)
+        kill.during, kill.episodes_before = self._phase, len(self._ledger.ended)
+        self._ledger.done.append(kill)
+        self._kill_at, self._killed_at, self._quiet_since = None, now, now
+        self._begun, self._whole, self._victim_is_back = set(), [], False
+
+    def _on_target(self, message: PoseStamped) -> None:
+        position = message.pose.position
+        place = (position.x, position.y, position.z)
+        moved = self._place is not None and math.dist(place, self._place) > STILL_M
+        self._place = place
+        kill = self._ledger.last
+        if moved and self._killed_at is not None and kill and not self._victim_is_back and not kill.restarts:
+            kill.moved_for_s = time.monotonic() - self._killed_at
+
+    def _on_policy(self, message: PolicyOutput) -> None:
+        # What it had said before its death is through after this time; it takes longer to start again.
+        if self._killed_at is not None and time.monotonic() - self._killed_at > 0.5:
+            self._back("policy")
+
+    def _on_learner(self, message: LearnerStatus) -> None:
+        self._learned = (message.last_episode_id, int(message.pending_updates))
+        if self._killed_at is not None and time.monotonic() - self._killed_at > 0.5:
+            self._back("learner")
+
+    def _back(self, node: str) -> None:
+        kill = self._ledger.last
+        if kill is not None and kill.victim == node:
+            self._victim_is_back = True
+
+    def _on_state(self, message: EpisodeState) -> None:
+        status, kill = episode_status_from_msg(message), self._ledger.last
+        self._phase = f"{status.phase.name} {status.episode}"
+        if status.phase is Phase.RUNNING and kill is not None and kill.recovered_s is None:
+            if kill.victim == "learner" and not self._victim_is_back:
+                kill.begun_without_learner += 1
+            if kill.victim == "recorder":
+                self._victim_is_back = True  # nothing begins without it
+        if status.phase is Phase.RUNNING:
+            self._begun.add(status.episode_id)
+        if status.phase is Phase.ENDED:
+            self._ledger.ended[status.episode_id] = status
+            self._whole += [status.episode_id] if status.episode_id in self._begun else []
+
+
+def missing_bags(ledger: Ledger) -> list[str]:
+    """Episodes that ended and have no bag that can be read; those in which nothing happened need none."""
+    problems: list[BagError] = []
+    there = {info.episode_id for info in list_episodes(ledger.folder / "episodes", problems)}
+    ended = {name for name, status in ledger.ended.items() if status.final_step > 0}
+    return [f"{name} has no bag" for name in sorted(ended - there)] + [str(problem) for problem in problems]
+
+
+def describe(kill: Kill) -> str:
+    """One line about a kill."""
+    took = "never" if kill.recovered_s is None else f"after {kill.recovered_s:.0f} s"
+    return (
+        f"{kill.victim} in {kill.during}: goes on {took}, {kill.restarts} restarts {'; '.join(kill.problems)}".rstrip()
+    )
+
+
+def settle(ledger: Ledger) -> dict[str, Any]:
+    """Compares bags, journal, replay and the supervisor's word after the last launch has ended."""
+    folder = ledger.folder
+    found = read_newest(folder / "learner" / "checkpoints", print)
+    assert found is not None, "the learner has left no checkpoint"
+    state = found[2]
+    journal = [name for name in state["journal"] if "-training-" in name]
+    bags, unreadable, cut, transitions = list_episodes(folder / "episodes", []), [], [], 0
+    for info in bags:
+        try:
+            transitions += len(read_episode(info.path))
+        except BagError as error:
+            unreadable.append(str(error))
+        ended = ledger.ended.get(info.episode_id)
+        if ended is not None and (ended.outcome, ended.final_step) != (info.outcome, info.final_step):
+            cut.append(f"{info.episode_id}: {ended.outcome.name} at {ended.final_step}, recorded {info.outcome.name}")
+    names = {info.episode_id for info in bags}
+    lines = [json.loads(line) for line in (folder / "learner" / "metrics.jsonl").read_text().splitlines()]
+    told = [line["episode_id"] for line in lines if line["stage"] == "episodes" and line.get("mode") == "training"]
+    return {
+        "ended": len([status for status in ledger.ended.values() if status.final_step > 0]),
+        "bags": len(bags),
+        "learned": len(journal),
+        "missing": missing_bags(ledger) + sorted(f"{name} was not learned from" for name in names - set(journal)),
+        "twice": sorted({name for name in journal if journal.count(name) > 1 or told.count(name) != 1}),
+        "unreadable": unreadable,
+        "not_in_replay": sorted(set(journal) - {name for name, _ in state["replay"]}),
+        "updates_owed": [transitions, state["owed"], state["online_updates"]],
+        "cut_by_the_kill": cut,
+    }
+
+
+def make_run(folder: Path) -> dict[str, str]:
+    """Makes demonstrations, classifier and the offline stage of a short run; returns the launch arguments."""
+    share = Path(get_package_share_directory("conrft_bringup"))
+    task_file, preset_file = folder / "task.yaml", folder / "preset.yaml"
+    content = yaml.safe_load((share / "config/tasks/pick_banana.yaml").read_text())
+    task_file.write_text(yaml.safe_dump(content | {"max_steps": STEPS}))
+    preset_file.write_text(yaml.safe_dump(PRESET))
+    task = load_config(TaskConfig, task_file)
+    for number in (1, 2):
+        write_episode(folder / "demos", demonstration(task, number))
+    torch.manual_seed(0)
+    classifier = folder / "reward" / "classifier.safetensors"
+    # It has learned nothing and says nothing: every episode ends at the step limit.
+    SuccessClassifier(ClassifierConfig(task=task.name, cameras=camera_sizes(task), threshold=0.999)).save(classifier)
+    train_offline(
+        demos=folder / "demos",
+        out=folder / "offline",
+        task_file=task_file,
+        preset_file=preset_file,
+        seed=0,
+        backbone="octo-nano",
+        resnet_weights=None,
+        device="cpu",
+        tensorboard=False,
+    )
+    files = {"task_file": task_file, "preset_file": preset_file, "run_dir": folder, "checkpoint": folder / "offline"}
+    return {name: str(path) for name, path in files.items()}
+
+
+def demonstration(task: TaskConfig, number: int) -> Episode:
+    """A demonstration in which the arm sinks and the images are noise."""
+    rng = np.random.default_rng(number)
+    home = np.array([*task.reset.position, 1.0, 0.0, 0.0, 0.0])
+
+    def observation(step: int) -> Observation:
+        return Observation(
+            stamp_ns=(step + 1) * 100_000_000,
+            episode=number,
+            step=step,
+            images={
+                name: rng.integers(0, 255, (camera.height, camera.width, 3), np.uint8)
+                for name, camera in task.cameras.items()
+            },
+            tcp_pose=home - np.array([0, 0, 0.005 * step, 0, 0, 0, 0]),
+            reset_pose=home,
+            tcp_twist=np.zeros(6),
+            tcp_wrench=np.zeros(6),
+            gripper_opening=1.0,
+        )
+
+    action = np.array([0, 0, 0.2, 0, 0, 0, 1], np.float32)
+    return Episode(
+        episode_id=f"noise-demonstration-{number:06d}",
+        task=task.name,
+        instruction=task.instruction,
+        mode=Mode.DEMONSTRATION,
+        outcome=Outcome.SUCCESS,
+        final_step=STEPS,
+        observations=[observation(step) for step in range(STEPS + 1)],
+        commands=[Command(action=action, source=ActionSource.OPERATOR) for _ in range(STEPS + 1)],
+    )
+
+
+def run(ledger: Ledger, arguments: dict[str, str], launch: int) -> None:
+    """One launch, until the plan is done or the launch ends by a fault."""
+    environment = graph_environment()
+    os.environ.update(environment)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("witness", context=context)
+    output = LaunchOutput(ledger.folder / f"launch_{launch}.log", quiet=True)
+    witness = Witness(node, ledger)
+    try:
+        path = find_launch_file("train", environment)
+        grace = GracePeriods(terminate=30.0, kill=5.0)
+        result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=0.02)
+    finally:
+        output.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    if result.interrupted:
+        raise KeyboardInterrupt
+
+
+def plan(kills: int, seed: int) -> list[Kill]:
+    """Victims, as equally often as it goes, and moments."""
+    rng = random.Random(seed)
+    victims = [VICTIMS[i % len(VICTIMS)] for i in range(kills)]
+    rng.shuffle(victims)
+    return [Kill(victim, rng.uniform(0.0, SPAN_S)) for victim in victims]
+
+
+def table(kills: list[Kill]) -> str:
+    """The kills by victim, as Markdown."""
+    rows = [
+        "| killed | times | went on by itself | same command again | next episode learned, s: median, most | arm moved, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for victim in VICTIMS:
+        own = [kill for kill in kills if kill.victim == victim]
+        took = [kill.recovered_s for kill in own if kill.recovered_s is not None]
+        if not took:
+            continue
+        alone = sum(kill.recovered_s is not None and not kill.restarts for kill in own)
+        rows.append(
+            f"| {victim} | {len(own)} | {alone} | {sum(bool(kill.restarts) for kill in own)} | "
+            f"{statistics.median(took):.0f}, {max(took):.0f} | {max(kill.moved_for_s for kill in own):.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def problems(ledger: Ledger, account: dict[str, Any]) -> list[str]:
+    """Everything that must not be."""
+    found = [ledger.failure] if ledger.failure else []
+    for name in ("missing", "twice", "unreadable", "not_in_replay"):
+        found += [f"{name}: {item}" for item in account[name]]
+    transitions, owed, updates = account["updates_owed"]
+    if (transitions, transitions) != (owed, updates):
+        found.append(f"{transitions} transitions are worth {owed} updates, {updates} were done")
+    for number, kill in enumerate(ledger.done, 1):
+        found += [f"kill {number} ({kill.victim}): {problem}" for problem in kill.problems]
+        if kill.moved_for_s > HELD_AFTER_S.get(kill.victim, math.inf):
+            found.append(f"kill {number} ({kill.victim}): the arm moved for {kill.moved_for_s:.1f} s")
+        if kill.begun_without_learner > 1:
+            found.append(f"kill {number}: {kill.begun_without_learner} episodes began without the learner")
+    return found
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of victims and moments")
+    parser.add_argument("--out", type=Path, help="new folder of the run (default: a temporary one)")
+    args = parser.parse_args()
+    folder = args.out or Path(tempfile.mkdtemp(prefix="kill_at_random_"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        parser.error(f"{folder} is not empty")
+    begun = time.monotonic()
+    ledger = Ledger(folder, plan(args.kills, args.seed))
+    arguments = make_run(folder)
+    launches = 0
+    while not ledger.failure and (len(ledger.done) < args.kills or ledger.done[-1].recovered_s is None):
+        if ledger.last is not None and launches:
+            ledger.last.restarts += 1
+            if ledger.last.restarts > 3:
+                ledger.failure = "the launch does not stay up"
+                break
+        launches += 1
+        run(ledger, arguments, launches)
+    account = settle(ledger)
+    print(table(ledger.done))
+    account |= {"kills": len(ledger.done), "seed": args.seed, "launches": launches}
+    account |= {"wall_s": round(time.monotonic() - begun), "problems": problems(ledger, account)}
+    print(json.dumps(account, indent=1))
+    return int(bool(account["problems"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
