@@ -51,7 +51,7 @@ from conrft_reward.classifier import ClassifierConfig, SuccessClassifier, camera
 VICTIMS = ("learner", "recorder", "policy", "simulator")
 STEPS = 12  # of an episode
 SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
-PATIENCE_S = 240.0  # for an episode after a kill
+PATIENCE_S = 150.0  # for an episode after a kill
 STILL_M = 1e-4
 # So long after its kill the arm may move at most: the answer under way; the recorder's silence must be noticed first.
 HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
@@ -211,7 +211,8 @@ class Witness:
             self._begun.add(status.episode_id)
         if status.phase is Phase.ENDED:
             self._ledger.ended[status.episode_id] = status
-            self._whole += [status.episode_id] if status.episode_id in self._begun else []
+            if status.outcome is not Outcome.FAULT and status.episode_id in self._begun:
+                self._whole.append(status.episode_id)
 
 
 def missing_bags(ledger: Ledger) -> list[str]:
@@ -246,7 +247,7 @@ def settle(ledger: Ledger) -> dict[str, Any]:
         ended = ledger.ended.get(info.episode_id)
         if ended is not None and (ended.outcome, ended.final_step) != (info.outcome, info.final_step):
             cut.append(f"{info.episode_id}: {ended.outcome.name} at {ended.final_step}, recorded {info.outcome.name}")
-    names = {info.episode_id for info in bags}
+    names = {info.episode_id for info in bags if info.final_step > 0}  # the others hold nothing to learn from
     lines = [json.loads(line) for line in (folder / "learner" / "metrics.jsonl").read_text().splitlines()]
     told = [line["episode_id"] for line in lines if line["stage"] == "episodes" and line.get("mode") == "training"]
     return {
@@ -357,7 +358,7 @@ def plan(kills: int, seed: int) -> list[Kill]:
 def table(kills: list[Kill]) -> str:
     """The kills by victim, as Markdown."""
     rows = [
-        "| killed | times | went on by itself | same command again | next episode learned, s: median, most | arm moved, s |",
+        "| killed | times | went on by itself | same command again | next episode, s: median, most | arm moved, s |",
         "|---|---|---|---|---|---|",
     ]
     for victim in VICTIMS:

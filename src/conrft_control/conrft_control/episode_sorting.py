@@ -123,6 +123,9 @@ class EpisodeSorter:
                 self._early.pop(0)
                 self.strays += 1
             return []
+        if topic == topics.OBSERVATION and topic not in recording.steps and tick.step > 0:
+            del self._open[tick.episode]
+            return [Abandon(recording.status.episode_id, f"its beginning was missed, up to step {tick.step}")]
         recording.steps.setdefault(topic, set()).add(tick.step)
         jobs: list[Job] = [Write(recording.status.episode_id, topic, raw, tick.stamp_ns)]
         return jobs + (self.on_time(wall_s) if recording.ended is not None else [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from conrft_control.recording_watch import RecorderReport, RecordingWatch
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import MESSAGE_VERSION, ActionSource, Mode, Outcome, Phase
 
@@ -50,6 +51,8 @@ class SupervisorSettings:
         scene_timeout: for the scene to be put back.
         reset_timeout: for the arm to reach the reset pose.
         error_patience: a node may be in error for so long before the episode ends.
+        recorder_expected: an episode counts when the recorder has it whole on the disk.
+        recording_timeout: for that; else the episode was a fault.
         quiet: lockstep: simulated time has stopped when no tick came for so long.
         ready_pause: for which an episode is shown as ready, so that the operator's first move is there when it begins.
         ended_pause: for which an ended episode is shown before the next begins.
@@ -73,6 +76,8 @@ class SupervisorSettings:
     reward_expected: bool = False
     wait_for_learner: bool = False
     wait_for_start: bool = False
+    recorder_expected: bool = False
+    recording_timeout: float = 30.0
     tail_steps: int = 0
     hold_limit: int = 20
     action_timeout: float = 15.0
@@ -195,6 +200,8 @@ class EpisodeSupervisor:
         self._start_requested = False
         self._learner_id: str | None = None
         self._pending_updates = 0
+        self._recording = RecordingWatch()
+        self._last_counted = False
 
     @property
     def episode_id(self) -> str:
@@ -326,6 +333,17 @@ class EpisodeSupervisor:
             # A learner of several robots goes on with another's episode at once: what it said of this one is kept.
             self._learned_id = last_episode_id if last_episode_id == self._unlearned_id else self._learned_id
 
+    def recorder(self, report: RecorderReport, now: Now) -> list[Effect]:
+        """The recorder said which episodes are on the disk."""
+        if not self.settings.recorder_expected:
+            return []
+        self._recording.hear(report)
+        if not (problem := self._recording.problem):
+            return []
+        if self.stage in _IN_EPISODE:
+            return self._fault(problem, now)
+        return self._recording_lost(problem, now) if self.stage in (Stage.ENDED, Stage.LAST) else []
+
     def on_time(self, not_ready: list[str], failed: list[str], now: Now) -> list[Effect]:
         """To be called every few hundredths of a second.
 
@@ -348,6 +366,8 @@ class EpisodeSupervisor:
                 return self._try_to_run(not_ready, now)
             case Stage.RUNNING | Stage.DECIDING | Stage.TAIL:
                 return self._watch(now)
+            case Stage.ENDED | Stage.LAST if self._recording.awaited:
+                return self._await_recording(failed, now)
             case Stage.ENDED if self._since(now) >= self.settings.ended_pause:
                 return self._next_episode(now)
             case Stage.FAULTED:
@@ -405,6 +425,7 @@ class EpisodeSupervisor:
         self._start_requested = False
         self._run = _Running(now.wall_s)
         self._steps.clear()
+        self._recording.begin(self.episode_id)
         return [self._publish(Phase.RUNNING)]
 
     def _learner_problem(self) -> str:
@@ -473,12 +494,34 @@ class EpisodeSupervisor:
         if self._run.step >= 0:
             self._last_id = self._unlearned_id = self.episode_id
             self.last_outcome = outcome
+            if self.settings.recorder_expected and outcome is not Outcome.FAULT:
+                self._recording.end()
         self._reason = reason
         counts = outcome is Outcome.SUCCESS or (outcome is Outcome.TIMEOUT and not self.settings.only_successes)
         self.counted += counts
+        self._last_counted = counts
         finished = 0 < self.settings.episodes <= self.counted
         self._enter(Stage.LAST if finished else Stage.ENDED, now)
         return [self._publish(Phase.ENDED, outcome, final_step)]
+
+    def _await_recording(self, failed: list[str], now: Now) -> list[Effect]:
+        """An episode has ended: nothing begins before it is on the disk."""
+        self.waiting_for = f"waits for the recording of {self._recording.awaited}"
+        if failed:
+            return self._recording_lost("; ".join(failed), now)
+        if self._since(now) > self.settings.recording_timeout:
+            return self._recording_lost(f"not recorded within {self.settings.recording_timeout:.0f} s", now)
+        return []
+
+    def _recording_lost(self, reason: str, now: Now) -> list[Effect]:
+        """The episode that has just ended is not on the disk as it ended: it was a fault, and nobody waits for it."""
+        self.counted -= self._last_counted
+        self.last_outcome, self._last_counted, self._unlearned_id = Outcome.FAULT, False, ""
+        self._recording.forget()
+        self._reason = reason
+        self._start_requested = False
+        self._enter(Stage.FAULTED, now)
+        return [self._publish(Phase.ENDED, Outcome.FAULT, max(0, min(self._run.step, self.settings.max_steps)))]
 
     def _fault(self, reason: str, now: Now) -> list[Effect]:
         """Ends what is going on with a fault; a demonstration whose success was already called stays one."""

@@ -6,6 +6,7 @@ import importlib
 import shutil
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare
 from conrft_control.recording_thread import RecordingThread
+from conrft_control.recording_watch import RecorderReport
 from conrft_data import topics
 from conrft_data.bags.definitions import RecordedTopic
 from conrft_data.bags.errors import BagError
+from conrft_data.bags.label import relabel
+from conrft_data.bags.listing import read_info
 from conrft_data.bags.salvage import salvage_all
 from conrft_data.bags.writer import EpisodeWriter
 from conrft_data.conversion import MessageError, episode_status_from_msg, episode_status_to_msg, tick_from_cdr
@@ -59,6 +63,9 @@ class RecorderNode(Node):
         self._episode_id = ""
         self._sorter = EpisodeSorter(late_s, lambda status: bytes(serialize_message(episode_status_to_msg(status))))
         self._health = NodeHealth(self, self._report, inputs=self._declare_inputs())
+        self._since = str(time.time_ns())
+        self._heard: set[str] = set()
+        self._judged = RecorderReport(since=self._since)
         self._cut_off = self._salvage()
         self._thread = RecordingThread(self._open_writer, capacity_mib * 2**20, self.get_logger().error)
         self._connect()
@@ -130,6 +137,10 @@ class RecorderNode(Node):
             self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
             return
         self._episode_id = status.episode_id if status.phase is Phase.RUNNING else ""
+        if status.phase is Phase.RUNNING:
+            self._heard.add(status.episode_id)
+        elif status.phase is Phase.ENDED and status.outcome is not Outcome.FAULT:
+            self._judge_earlier(status)
         self._thread.add(self._sorter.on_status(status, raw, time.monotonic()))
         if status.phase is Phase.ENDED:
             self._report()
@@ -139,9 +150,38 @@ class RecorderNode(Node):
 
     def _on_time(self) -> None:
         self._thread.add(self._sorter.on_time(time.monotonic()))
-        problem = bool(self._thread.problems.get(self._episode_id))
-        if problem and self._health.level is not Level.ERROR:
+        finished, problems = self._thread.finished[-1:], list(self._thread.problems.items())[-1:]
+        report = self._judged
+        if finished:
+            report = replace(report, finished=finished[0].name)
+        if problems:
+            report = replace(report, failed=problems[0][0], reason=problems[0][1])
+        self._judge(report)
+
+    def _judge(self, report: RecorderReport) -> None:
+        """Tells the supervisor, which waits for it, what has become of an episode."""
+        if report != self._judged:
+            self._judged = report
             self._report()
+            self._health.publish()
+
+    def _judge_earlier(self, status: EpisodeStatus) -> None:
+        """An episode ended of which this process has not heard before: another recorder was killed during it."""
+        name, bag = status.episode_id, self._folder / status.episode_id
+        if name in self._heard:
+            return
+        step = self._cut_off.get(name)
+        try:
+            if read_info(bag).outcome is not status.outcome and step == status.final_step:
+                relabel(bag, status.outcome, "how it ended was told after the recorder had been killed")
+            whole = step in (None, status.final_step)
+        except BagError:
+            whole = False
+        if whole:
+            self._judge(replace(self._judged, finished=name))
+        else:
+            kept = "nothing of it is kept" if step is None else f"it is kept up to step {step}"
+            self._judge(replace(self._judged, failed=name, reason=f"the recorder was killed during it, {kept}"))
 
     def _on_relabel(
         self, request: RelabelEpisode.Request, response: RelabelEpisode.Response
@@ -161,6 +201,7 @@ class RecorderNode(Node):
             "queued_mib": f"{self._thread.queued_bytes / 2**20:.1f}",
             "free_mib": free // 2**20,
             "strays": self._sorter.strays,
+            **self._judged.values(),
         }
         if problem := problems.get(self._episode_id):
             self._health.say(Level.ERROR, f"{self._episode_id} is not recorded whole: {problem}", values)

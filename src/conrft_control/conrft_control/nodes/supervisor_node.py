@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -33,6 +33,7 @@ from conrft_control.nodes.parameters import (
     declare_task,
     declare_tolerance,
 )
+from conrft_control.recording_watch import RecorderReport
 from conrft_control.reset_motion import not_arrived, reset_pose
 from conrft_data import topics
 from conrft_data.bags.listing import last_episode_number
@@ -65,6 +66,7 @@ _SETTINGS: dict[str, Bounded | str] = {
     "decision_timeout": Bounded(0.0, 60.0, "longest wait for the reward of the final step, s of wall time"),
     "scene_timeout": Bounded(0.1, 600.0, "for the scene to be put back, s of wall time"),
     "reset_timeout": Bounded(0.1, 600.0, "for the arm to reach the reset pose, s of wall time"),
+    "recording_timeout": Bounded(0.1, 600.0, "for the recorder to have an ended episode on the disk, s of wall time"),
     "error_patience": Bounded(0.0, 600.0, "a node may be in error for so long in an episode, s of wall time"),
 }
 
@@ -77,8 +79,11 @@ class SupervisorNode(Node):
         super().__init__("supervisor", **options)
         self._task, self._robot = declare_task(self), declare_robot(self)
         self._tolerance, self._goal = declare_tolerance(self), reset_pose(self._task.reset)
-        self._supervisor = EpisodeSupervisor(self._declare_settings())
-        self._board = self._declare_board()
+        about = "nodes that must report themselves well on /diagnostics"
+        required = declare(self, "required_nodes", ["observer", "intervention_mux", "commander"], about)
+        self._supervisor = EpisodeSupervisor(self._declare_settings(recorder_expected="recorder" in required))
+        self._board = self._declare_board(required)
+        self._recorder_name = f"{self.get_namespace()}/recorder".lstrip("/")
         about = "a second press within this time is chatter, s"
         self._presses = ButtonPresses(declare(self, "debounce", 0.05, about, low=0.0, high=1.0))
         self._success_button = self._declare_button("success_button", 2, "ends the episode with success")
@@ -94,7 +99,7 @@ class SupervisorNode(Node):
         self._health = NodeHealth(self, self._report, inputs=inputs, outputs=[topics.EPISODE_STATE])
         self._connect()
 
-    def _declare_settings(self) -> SupervisorSettings:
+    def _declare_settings(self, *, recorder_expected: bool) -> SupervisorSettings:
         task, mode = self._task, self._declare_mode()
         ends = self._declare_ends(mode)
         default = SupervisorSettings(
@@ -112,6 +117,7 @@ class SupervisorNode(Node):
             wait_for_learner=mode is Mode.TRAINING,
             tail_steps=5 if mode is Mode.DEMONSTRATION else 0,
             reset_timeout=task.reset.timeout,
+            recorder_expected=recorder_expected,
         )
         about = "wait: for the operator's start; exit: with code 1; continue: when all nodes are well"
         after_fault = declare(self, "after_fault", default.after_fault.value, about, constraints="wait, exit, continue")
@@ -143,9 +149,7 @@ class SupervisorNode(Node):
         session = str(declare(self, "session", "", "first part of the episodes' names; empty: the time of the start"))
         return session or datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
 
-    def _declare_board(self) -> HealthBoard:
-        about = "nodes that must report themselves well on /diagnostics"
-        required = declare(self, "required_nodes", ["observer", "intervention_mux", "commander"], about)
+    def _declare_board(self, required: list[str]) -> HealthBoard:
         about = "a required node that says nothing for so long has failed, s of wall time"
         timeout_s = declare(self, "node_timeout", 5.0, about, low=1.5, high=120.0)
         return HealthBoard([name for name in required if name], timeout_s, self.get_namespace())
@@ -236,6 +240,13 @@ class SupervisorNode(Node):
             level, own = Level(min(status.level[0], Level.STALE)), status.hardware_id == HARDWARE_ID
             stopped = any(value.key == STOPPED for value in status.values)
             self._board.put(status.name, level, status.message, time.monotonic(), own=own, stopped=stopped)
+            if own and status.name == self._recorder_name:
+                self._on_recorder(status)
+
+    def _on_recorder(self, status: DiagnosticStatus) -> None:
+        report = RecorderReport.from_values({value.key: value.value for value in status.values})
+        if report is not None:
+            self._carry_out(self._supervisor.recorder(report, self._now()))
 
     def _on_end(self, request: EndEpisode.Request, response: EndEpisode.Response) -> EndEpisode.Response:
         try:
