@@ -29,6 +29,7 @@ import rclpy
 import torch
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -53,6 +54,7 @@ STEPS = 12  # of an episode
 SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
 PATIENCE_S = 150.0  # for an episode after a kill
 STILL_M = 1e-4
+UNORDERED_S = 0.5
 # So long after its kill the arm may move at most: the answer under way; the recorder's silence must be noticed first.
 HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
 PRESET = {
@@ -83,9 +85,20 @@ class Kill:
     episodes_before: int = 0
     recovered_s: float | None = None
     restarts: int = 0
-    moved_for_s: float = 0.0
-    begun_without_learner: int = 0
+    moves_s: list[float] = field(default_factory=list)
+    begun_s: list[float] = field(default_factory=list)
+    back_s: float = math.inf
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def moved_for_s(self) -> float:
+        """When the arm last moved before the victim was back, s after the kill."""
+        return max((at for at in self.moves_s if at < self.back_s - UNORDERED_S), default=0.0)
+
+    @property
+    def begun_without_victim(self) -> int:
+        """Episodes that began before the victim was back."""
+        return sum(at < self.back_s - UNORDERED_S for at in self.begun_s)
 
 
 @dataclass
@@ -112,7 +125,7 @@ class Witness:
         self._kill_at: float | None = None
         self._killed_at = time.monotonic() if ledger.last and ledger.last.recovered_s is None else None
         self._quiet_since = time.monotonic()
-        self._victim_is_back = self._over = False
+        self._over = False
         self._phase = "starts"
         self._learned = ("", 1)
         self._begun: set[str] = set()  # since the kill
@@ -124,8 +137,8 @@ class Witness:
         node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
         node.create_subscription(PolicyOutput, topics.POLICY_OUTPUT, self._on_policy, topics.TICK)
         node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
-        latched = topics.LATCHED
-        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, latched)
+        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
+        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
@@ -173,42 +186,51 @@ class Witness:
         kill.during, kill.episodes_before = self._phase, len(self._ledger.ended)
         self._ledger.done.append(kill)
         self._kill_at, self._killed_at, self._quiet_since = None, now, now
-        self._begun, self._whole, self._victim_is_back = set(), [], False
+        self._begun, self._whole = set(), []
 
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
         place = (position.x, position.y, position.z)
         moved = self._place is not None and math.dist(place, self._place) > STILL_M
         self._place = place
+        kill = self._open_kill()
+        if moved and kill is not None and self._phase.startswith(Phase.RUNNING.name):
+            kill.moves_s.append(self._since_kill())
+
+    def _open_kill(self) -> Kill | None:
+        """The kill of this launch whose victim is not back yet."""
         kill = self._ledger.last
-        if moved and self._killed_at is not None and kill and not self._victim_is_back and not kill.restarts:
-            kill.moved_for_s = time.monotonic() - self._killed_at
+        waits = kill is not None and kill.recovered_s is None and not kill.restarts and kill.back_s == math.inf
+        return kill if waits and self._killed_at is not None else None
+
+    def _since_kill(self) -> float:
+        assert self._killed_at is not None
+        return time.monotonic() - self._killed_at
 
     def _on_policy(self, message: PolicyOutput) -> None:
-        # What it had said before its death is through after this time; it takes longer to start again.
-        if self._killed_at is not None and time.monotonic() - self._killed_at > 0.5:
-            self._back("policy")
+        self._back("policy")
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self._learned = (message.last_episode_id, int(message.pending_updates))
-        if self._killed_at is not None and time.monotonic() - self._killed_at > 0.5:
-            self._back("learner")
+        self._back("learner")
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._back(status.name)
 
     def _back(self, node: str) -> None:
-        kill = self._ledger.last
-        if kill is not None and kill.victim == node:
-            self._victim_is_back = True
+        kill = self._open_kill()
+        # What it had said before its death is through after this time; it takes longer to start again.
+        if kill is not None and kill.victim == node and self._since_kill() > 1.0:
+            kill.back_s = self._since_kill()
 
     def _on_state(self, message: EpisodeState) -> None:
-        status, kill = episode_status_from_msg(message), self._ledger.last
+        status = episode_status_from_msg(message)
         self._phase = f"{status.phase.name} {status.episode}"
-        if status.phase is Phase.RUNNING and kill is not None and kill.recovered_s is None:
-            if kill.victim == "learner" and not self._victim_is_back:
-                kill.begun_without_learner += 1
-            if kill.victim == "recorder":
-                self._victim_is_back = True  # nothing begins without it
         if status.phase is Phase.RUNNING:
             self._begun.add(status.episode_id)
+            if (kill := self._open_kill()) is not None:
+                kill.begun_s.append(self._since_kill())
         if status.phase is Phase.ENDED:
             self._ledger.ended[status.episode_id] = status
             if status.outcome is not Outcome.FAULT and status.episode_id in self._begun:
@@ -326,17 +348,38 @@ def demonstration(task: TaskConfig, number: int) -> Episode:
     )
 
 
-def run(ledger: Ledger, arguments: dict[str, str], launch: int) -> None:
-    """One launch, until the plan is done or the launch ends by a fault."""
+class LastLook:
+    """Ends a launch of the learner alone when it has learned from everything that was recorded."""
+
+    def __init__(self, node: Node, ledger: Ledger) -> None:
+        names = [info.episode_id for info in list_episodes(ledger.folder / "episodes", []) if info.final_step > 0]
+        self._last, self._caught_up = names[-1], False
+        self._begun = time.monotonic()
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
+        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
+
+    def look(self, supervisor: ProcessSupervisor) -> None:
+        """Called by the runner again and again."""
+        self._executor.spin_once(timeout_sec=0.02)
+        if not supervisor.result.reason and (self._caught_up or time.monotonic() - self._begun > PATIENCE_S):
+            supervisor.shut_down("it has caught up" if self._caught_up else "it does not catch up")
+
+    def _on_learner(self, message: LearnerStatus) -> None:
+        self._caught_up = message.last_episode_id >= self._last and not message.pending_updates
+
+
+def run(ledger: Ledger, arguments: dict[str, str], name: str, launch_file: str, kind: type[Witness | LastLook]) -> None:
+    """One launch, until ``kind`` ends it or it ends by a fault."""
     environment = graph_environment()
     os.environ.update(environment)
     context = rclpy.Context()
     rclpy.init(context=context)
     node = Node("witness", context=context)
-    output = LaunchOutput(ledger.folder / f"launch_{launch}.log", quiet=True)
-    witness = Witness(node, ledger)
+    output = LaunchOutput(ledger.folder / f"{name}.log", quiet=True)
+    witness = kind(node, ledger)
     try:
-        path = find_launch_file("train", environment)
+        path = find_launch_file(launch_file, environment)
         grace = GracePeriods(terminate=30.0, kill=5.0)
         result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=0.02)
     finally:
@@ -386,8 +429,8 @@ def problems(ledger: Ledger, account: dict[str, Any]) -> list[str]:
         found += [f"kill {number} ({kill.victim}): {problem}" for problem in kill.problems]
         if kill.moved_for_s > HELD_AFTER_S.get(kill.victim, math.inf):
             found.append(f"kill {number} ({kill.victim}): the arm moved for {kill.moved_for_s:.1f} s")
-        if kill.begun_without_learner > 1:
-            found.append(f"kill {number}: {kill.begun_without_learner} episodes began without the learner")
+        if kill.victim == "learner" and kill.begun_without_victim > 1:
+            found.append(f"kill {number}: {kill.begun_without_victim} episodes began without the learner")
     return found
 
 
@@ -413,7 +456,9 @@ def main() -> int:
                 ledger.failure = "the launch does not stay up"
                 break
         launches += 1
-        run(ledger, arguments, launches)
+        run(ledger, arguments, f"launch_{launches}", "train", Witness)
+    alone = {key: value for key, value in arguments.items() if key != "checkpoint"} | {"episodes_source": "folder"}
+    run(ledger, alone, "learner_alone", "remote_learner", LastLook)
     account = settle(ledger)
     print(table(ledger.done))
     account |= {"kills": len(ledger.done), "seed": args.seed, "launches": launches}
