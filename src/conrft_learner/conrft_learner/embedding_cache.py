@@ -30,7 +30,7 @@ def cached(bag: Path, fingerprint: str, frames: int, compute: Callable[[], Float
     if stored is not None and len(stored) == frames:
         return stored
     embeddings = compute()
-    with contextlib.suppress(OSError):  # a read-only medium
+    with contextlib.suppress(OSError):  # a read-only medium, a full one
         _write(path, fingerprint, embeddings)
     return embeddings
 
@@ -47,5 +47,9 @@ def _read(path: Path, fingerprint: str) -> Float32 | None:
 def _write(path: Path, fingerprint: str, embeddings: Float32) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(save({"embeddings": np.ascontiguousarray(embeddings)}, metadata={"fingerprint": fingerprint}))
-    temporary.replace(path)
+    data = save({"embeddings": np.ascontiguousarray(embeddings)}, metadata={"fingerprint": fingerprint})
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

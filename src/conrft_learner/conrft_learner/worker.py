@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.pace import Pace, needed_updates_per_s
@@ -13,7 +15,7 @@ from conrft_learner.trainer import Trainer
 from conrft_policy.policy_weights import PolicyWeights
 
 LABEL_PERIOD_S = 1.0
-RETRY_S = 5.0
+RETRY_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class LearningWorker:
                 busy = self.step()
                 self.problem = ""
             except OSError as error:
-                self.problem = f"training pauses: {error}"
+                self.problem = f"training pauses: {_refusal(error, self._trainer.run_dir)}"
                 self._trainer.report(self.problem)
                 stop.wait(RETRY_S)
                 continue
@@ -208,3 +210,11 @@ class LearningWorker:
         self._on_weights(weights)
         self._published = weights.version
         self._on_standing(self.standing())
+
+
+def _refusal(error: OSError, run_dir: Path) -> str:
+    """What the disk refuses, where, and what a person can do about it."""
+    where = error.filename or run_dir
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no room is left for {where}; make room in {run_dir}, and it goes on by itself"
+    return f"{error.strerror or error} ({where}); it goes on by itself when the disk does"

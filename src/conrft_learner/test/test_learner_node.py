@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 
 from conrft_data import topics
@@ -66,6 +67,7 @@ class Listener:
         self.status: LearnerStatus | None = None
         self.diagnostics: list[str] = []
         self.values: dict[str, str] = {}
+        self.levels: list[bytes] = []
         self.node.create_subscription(Weights, topics.WEIGHTS, self._on_weights, topics.LATCHED)
         self.node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_status, topics.LATCHED)
         self.node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 10)
@@ -79,6 +81,7 @@ class Listener:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics += [status.message for status in message.status]
         self.values = {pair.key: pair.value for status in message.status for pair in status.values}
+        self.levels += [status.level for status in message.status]
 
     def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         end = time.monotonic() + TIMEOUT_S
@@ -186,6 +189,68 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     for _ in range(2):
         learner.send_signal(signal.SIGINT)
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 32 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a small disk needs root: mount -t tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path, *, leaving: int) -> None:
+    """Takes all room but ``leaving`` bytes."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    with filler.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - leaving)
+
+
+def test_a_full_disk_pauses_training_and_damages_nothing(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    small_disk: Path,
+    tmp_path: Path,
+) -> None:
+    def says(words: str) -> Callable[[], bool]:
+        return lambda: any(words in said for said in listener.diagnostics[-1:])
+
+    told = says(f"no room is left for {small_disk}")
+
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    write_episode(tmp_path / "episodes", camera_episode(2))
+    learner = start(run_dir=small_disk / "run", tensorboard="true")
+    listener.wait(lambda: listener.caught_up_with("test-000002"), learner)
+    listener.wait(says("waits for episodes"), learner)
+
+    fill(small_disk, leaving=0)  # no room for the frames
+    write_episode(tmp_path / "episodes", camera_episode(3))
+    listener.wait(told, learner)
+    assert f"make room in {small_disk / 'run'}, and it goes on by itself" in listener.diagnostics[-1]
+    assert listener.levels[-1] == DiagnosticStatus.ERROR
+    assert not listener.caught_up_with("test-000003")
+
+    fill(small_disk, leaving=150_000)  # room for the frames, none for a checkpoint
+    listener.diagnostics.clear()
+    listener.wait(lambda: "test-000003" in (small_disk / "run/metrics.jsonl").read_text(), learner)
+    listener.wait(told, learner)
+
+    (small_disk / "filler").unlink()
+    listener.wait(lambda: listener.caught_up_with("test-000003"), learner)
+    listener.wait(says("waits for episodes"), learner)
+    assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
+
+    learner.kill()
+    learner.wait()
+    listener.status = None
+    learner = start(run_dir=small_disk / "run", tensorboard="true")
+    listener.wait(lambda: listener.caught_up_with("test-000003"), learner)
+    assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
 
 
 def test_a_wrong_configuration_is_one_sentence(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

@@ -72,7 +72,10 @@ class LearnerNode(Node):
             self._pull.close()
         self._thread.join(STOP_TIMEOUT_S)
         if not self._thread.is_alive() and self._failure is None and self._trainer.unsaved:
-            self._trainer.save()
+            try:
+                self._trainer.save()
+            except OSError as error:
+                self.get_logger().error(f"no checkpoint at the end: {error}; the last one holds")
         self._trainer.log.close()
         super().destroy_node()
 
