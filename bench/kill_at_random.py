@@ -458,7 +458,7 @@ def main() -> int:
         launches += 1
         run(ledger, arguments, f"launch_{launches}", "train", Witness)
     alone = {key: value for key, value in arguments.items() if key != "checkpoint"} | {"episodes_source": "folder"}
-    run(ledger, alone, "learner_alone", "remote_learner", LastLook)
+    run(ledger, alone, "learner_alone", "learner", LastLook)
     account = settle(ledger)
     print(table(ledger.done))
     account |= {"kills": len(ledger.done), "seed": args.seed, "launches": launches}

@@ -74,12 +74,17 @@ def parameters(process: StartProcess) -> dict[str, object]:
     return values
 
 
+def test_every_launch_file_has_a_name_of_its_own() -> None:
+    names = [file.name for file in (PACKAGE / "launch").rglob("*.launch.yaml")]
+    assert sorted(names) == sorted(set(names)), "`conrft up` and `ros2 launch` find them by name alone"
+
+
 @pytest.mark.parametrize("name", STARTED)
 def test_a_launch_file_starts_its_nodes(name: str, environment: dict[str, str], tmp_path: Path) -> None:
     assert set(started(name, environment, tmp_path)) == STARTED[name]
 
 
-@pytest.mark.parametrize("name", [*STARTED, "remote_learner"])
+@pytest.mark.parametrize("name", [*STARTED, "learner"])
 def test_every_parameter_is_one_that_the_node_declares(name: str, environment: dict[str, str], tmp_path: Path) -> None:
     for process in started(name, environment, tmp_path).values():
         package = Path(process.command[0]).parent.name
@@ -174,7 +179,7 @@ def test_a_learner_on_another_machine_fetches_what_this_one_serves(environment: 
     served = parameters(robot["episode_server"])
     assert (served["episodes_dir"], served["demos_dir"]) == ("runs/x/episodes", "runs/x/demos")
     assert robot["episode_server"].respawn
-    (learner,) = started("remote_learner", environment, tmp_path, run_dir="/data/x", namespace="left").values()
+    (learner,) = started("learner", environment, tmp_path, run_dir="/data/x", namespace="left").values()
     assert learner.respawn and "__ns:=/left" in learner.command
     values = parameters(learner)
     assert (values["episodes_source"], values["episodes_dir"]) == ("service", "/data/x/episodes")
