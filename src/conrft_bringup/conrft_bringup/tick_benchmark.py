@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,7 @@ from conrft_bringup.demo.graph_run import StageFailed, Watch, failure, graph_env
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.launch_runner.ament_index import package_share
 from conrft_bringup.launch_runner.output import LaunchOutput
+from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
 
 _DEMONSTRATIONS = 3
@@ -33,7 +34,7 @@ def tick(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="conrft_tick_") as folder:
         try:
-            figures = _measure(Path(folder), args.ticks, args.preset)
+            figures = measure(Path(folder), args.ticks, args.preset)
         except StageFailed as error:
             print(f"conrft bench tick: {error}", file=sys.stderr)
             return 1
@@ -43,7 +44,10 @@ def tick(argv: Sequence[str]) -> int:
     return 0
 
 
-def _measure(folder: Path, ticks: int, preset: str) -> dict[str, float]:
+def measure(
+    folder: Path, ticks: int, preset: str, watch_graph: Callable[[ProcessSupervisor], None] = lambda _: None
+) -> dict[str, float]:
+    """Measures ``ticks`` ticks beside a learner with ``preset``; ``watch_graph`` is called meanwhile."""
     config = package_share("conrft_bringup", os.environ) / "config"
     chosen = yaml.safe_load((config / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
     (folder / "preset.yaml").write_text(yaml.safe_dump({**chosen, **_PRESET}), encoding="utf-8")
@@ -56,17 +60,22 @@ def _measure(folder: Path, ticks: int, preset: str) -> dict[str, float]:
     words += ["--task-file", str(config / "tasks/pick_banana.yaml"), "--preset-file", str(folder / "preset.yaml")]
     run_command(words, folder / "offline.log", line)
     line.finish("done")
-    return _run_probe(folder, ticks)
+    return _run_probe(folder, ticks, watch_graph)
 
 
-def _run_probe(folder: Path, ticks: int) -> dict[str, float]:
+def _run_probe(folder: Path, ticks: int, watch_graph: Callable[[ProcessSupervisor], None]) -> dict[str, float]:
     environment, log = graph_environment(), folder / "tick.log"
     output = LaunchOutput(log, quiet=True)
     line = ProgressLine("measuring", sys.stderr)
     arguments = {"run_dir": str(folder), "python": sys.executable, "ticks": str(ticks)}
+
+    def look(graph: ProcessSupervisor) -> None:
+        line.show("")
+        watch_graph(graph)
+
     try:
         path = find_launch_file("tick_benchmark", environment)
-        result = run_launch_file(path, arguments, output, environment=environment, idle=lambda _: line.show(""))
+        result = run_launch_file(path, arguments, output, environment=environment, idle=look)
     finally:
         output.close()
     if result.exit_code or not (folder / "tick.json").is_file():

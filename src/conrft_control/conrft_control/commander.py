@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from conrft_control.deadman import Deadman
+from conrft_control.pose_plausibility import PosePlausibility
 from conrft_control.protective_stop import ProtectiveStop
 from conrft_control.reset_motion import ResetMotion, ResetTolerance, not_arrived
 from conrft_data.config import SafetyLimits, TaskConfig
@@ -134,7 +135,8 @@ class Commander:
         self._done = Tick(-1, -1, -1)
         self._last_action_ns: int | None = None
         self._arrived = False
-        self._unusable = False
+        self._plausibility = PosePlausibility(may_leap=settings.lockstep)
+        self._bad_pose = ""
         self._gripper_problem = ""
 
     @property
@@ -171,11 +173,12 @@ class Commander:
 
     def on_pose(self, stamp_ns: int, pose: Float64 | None) -> Target | None:
         """A measured pose ``(7,)``; None where it could not be used."""
-        if self._unusable and pose is not None and self._problem == _UNUSABLE:
+        problem = _UNUSABLE if pose is None else self._plausibility.doubt(stamp_ns, pose)
+        if self._bad_pose and not problem and self._problem == self._bad_pose:
             self._problem = ""
-        self._unusable = pose is None
-        if pose is None:
-            self._problem = _UNUSABLE
+        self._bad_pose = problem
+        if pose is None or problem:
+            self._problem = problem
             return (
                 None
                 if self.settings.lockstep or self.phase is None or not self._is_due(stamp_ns)
@@ -323,8 +326,8 @@ class Commander:
         """Why nothing may be built on the measured pose and wrench; empty when something may."""
         if measured is None:
             return "current_pose: nothing received yet, the arm holds"
-        if self._unusable:
-            return _UNUSABLE
+        if self._bad_pose:
+            return self._bad_pose
         if self._bad_wrench or self.settings.lockstep:
             return self._bad_wrench
         # A stamp from the future says as little about the present as an old one.

@@ -273,7 +273,12 @@ def verdict_to_msg(verdict: Verdict, tick: Tick, frame_id: str = "base") -> Any:
 
 
 def episode_status_from_msg(message: Any, topic: str = topics.EPISODE_STATE) -> EpisodeStatus:
-    """An EpisodeStatus of a ``conrft_msgs/EpisodeState``; raises MessageError at an unknown constant."""
+    """An EpisodeStatus of a ``conrft_msgs/EpisodeState``.
+
+    Raises MessageError at an unknown constant, or at a stamp from before 1970, which no bag can hold.
+    """
+    if message.header.stamp.sec < 0:
+        raise MessageError(f"{topic}: expected a stamp from 1970 on, got {message.header.stamp.sec} s")
     return EpisodeStatus(
         stamp_ns=stamp_to_ns(message.header.stamp),
         phase=_constant(Phase, message.state, f"{topic}: state"),
@@ -317,6 +322,8 @@ def _header_from_cdr(raw: bytes) -> tuple[int, str, int]:
         sec, nanosec, length = struct.unpack_from(f"{order}iII", raw, 4)
     except struct.error as error:
         raise MessageError(f"message: expected a header, got {len(raw)} bytes") from error
+    if sec < 0:
+        raise MessageError(f"message: expected a stamp from 1970 on, got {sec} s")
     # Alignment counts from the end of the 4 bytes of encapsulation.
     return sec * _NANOSECONDS + nanosec, order, 4 + (12 + length + 3) // 4 * 4
 

@@ -133,8 +133,8 @@ class RecorderNode(Node):
     def _on_state(self, raw: bytes) -> None:
         try:
             status = episode_status_from_msg(deserialize_message(raw, EpisodeState))
-        except MessageError as error:
-            self.get_logger().error(f"passed over: {error}", throttle_duration_sec=1.0)
+        except (MessageError, RuntimeError) as error:  # the latter is what the middleware raises at bytes that are none
+            self.get_logger().error(f"{topics.EPISODE_STATE}: passed over: {error}", throttle_duration_sec=1.0)
             return
         self._episode_id = status.episode_id if status.phase is Phase.RUNNING else ""
         if status.phase is Phase.RUNNING:

@@ -143,10 +143,17 @@ class ScriptedOperatorNode(Node):
                 self._operator.reset(self._episode)
                 self._prepared = self._episode
             driving_before = self._operator.intervening
-            self._answer, self._answered_ns = self._operator.act(scene), scene.stamp_ns
+            self._answer, self._answered_ns = self._act(self._operator, scene), scene.stamp_ns
             self._takeovers += self._operator.intervening and not driving_before
             self._driven += self._answer.active
         self._send(scene.stamp_ns)
+
+    def _act(self, operator: ScriptedOperator, scene: SceneSnapshot) -> OperatorInput:
+        try:
+            return operator.act(scene)
+        except KeyError as error:
+            self.get_logger().error(f"the hand rests: scene_state has no {error}", throttle_duration_sec=1.0)
+            return OperatorInput()
 
     def _send(self, stamp_ns: int) -> None:
         twist = self._answer.twist * self._value("full_scale")

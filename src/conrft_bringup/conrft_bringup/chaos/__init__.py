@@ -1,0 +1,1 @@
+"""Wrong messages and failing partners for the nodes, and what the arm does meanwhile."""
