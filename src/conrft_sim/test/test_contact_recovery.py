@@ -43,6 +43,10 @@ def wheel_at(x: float, y: float, z: float) -> Disturbance:
     return joint_at("wheel", (x, y, z, 1.0, 0.0, 0.0, 0.0), ticks=6)
 
 
+def knot_at(x: float, y: float, yaw: float, *, height: float = 0.01) -> Disturbance:
+    return joint_at("knot", (x, y, height, float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))), ticks=8)
+
+
 CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
     "open_drawer": {
         "drawer half open": (joint_at("drawer", 0.06),),
@@ -73,6 +77,12 @@ CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
             hand_at(0.50, -0.04, 0.07, 0.0),
         ),
         "closed hand over the chair base": (hand_at(0.50, -0.10, 0.12, 0.0),),
+    },
+    "hang_chinese_knot": {
+        "knot knocked away and turned": (knot_at(0.55, 0.19, 0.4),),
+        "knot dropped on its way": (knot_at(0.45, 0.12, -0.3, height=0.20),),
+        "closed hand on the table": (hand_at(0.50, 0.02, 0.03, 0.0),),
+        "hand beside the hook": (hand_at(0.58, -0.10, 0.15), hand_at(0.58, -0.15, 0.20)),
     },
 }
 

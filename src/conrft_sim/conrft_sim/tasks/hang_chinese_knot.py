@@ -22,7 +22,7 @@ Float64 = NDArray[np.float64]
 # chain of capsules on springy ball joints, closed by a constraint; its shape without a load is half an ellipse.
 LINKS = 5  # on each side of the loop
 CORD_RADIUS = 0.003  # m
-LOOP_LENGTH = 0.085  # from the diamond to the bead, m
+LOOP_LENGTH = 0.078  # from the diamond to the bead, m
 LOOP_HALF_WIDTH = 0.036  # m
 CORD_STIFFNESS, CORD_DAMPING = 0.010, 0.0014  # of each joint, N m/rad and N m s/rad
 BEAD_RADIUS, BEAD_HALF_LENGTH = 0.009, 0.010  # half its thickness, and half its length, m
@@ -35,17 +35,17 @@ SHAFT_HALF_LENGTH = 0.048  # m
 SHAFT_RADIUS = 0.005  # m
 TIP_HEIGHT = 0.014  # of the middle of the tip's end above the shaft, m
 
-HOOK_START = (0.48, -0.12, 0.24)  # m
+HOOK_START = (0.48, -0.12, 0.22)  # m
 START_SPREAD = 0.03  # +-, in y and z, m (paper)
-BEAD_START = (0.47, 0.08)  # m
-WIDE_HOOK = ((0.46, 0.56), (-0.18, -0.07), (0.20, 0.30))  # x, y and z range, m
+BEAD_START = (0.47, 0.09)  # m
+WIDE_HOOK = ((0.44, 0.54), (-0.17, -0.08), (0.19, 0.26))  # x, y and z range, m
 WIDE_BEAD = ((0.42, 0.54), (0.04, 0.12))
 WIDE_YAW = 0.5  # +-, rad
 
 REST_SPEED = 0.08  # of diamond and bead, m/s
 CARRIED_SHARE = 0.85  # of the weight that the hook must carry, at least
 OPEN_GRIPPER = 0.5  # gate: opening, 0..1
-CLEAR_HEIGHT = 0.325  # gate: tool centre point above the table, m
+CLEAR_HEIGHT = 0.295  # gate: tool centre point above the table, m
 
 _PARTS = 2 * LINKS + 3  # links, bead, diamond, tassel
 
@@ -63,9 +63,9 @@ class HangChineseKnot(Task):
             max_steps=100,
             demonstrations=30,
             cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-            reset=Reset(position=(0.47, 0.05, 0.14), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
+            reset=Reset(position=(0.47, 0.07, 0.12), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
             workspace=Workspace(low=(0.33, -0.20, 0.009), high=(0.65, 0.25, 0.45), max_tilt=0.8),
-            action_scale=ActionScale(translation=0.028, leash=0.05),
+            action_scale=ActionScale(translation=0.03, leash=0.05),
             reward=RewardConfig(threshold=0.7, min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
         )
 
@@ -79,8 +79,8 @@ class HangChineseKnot(Task):
   <equality>
     <connect body1="knot_link_{2 * LINKS - 1}" body2="knot" anchor="{_closing_anchor()}" solref="0.01 1"/>
   </equality>""",
-            side_camera=(1.02, -0.34, 0.42),
-            side_camera_target=(0.48, -0.01, 0.16),
+            side_camera=(0.93, -0.34, 0.38),
+            side_camera_target=(0.48, -0.01, 0.14),
         )
 
     @classmethod
@@ -171,7 +171,7 @@ class HangKnotPlan(GraspPlan):
     """The phase is read from where the bead is: out of the hand, in it, over the shaft, on the shaft."""
 
     phases = ("reach", "carry", "thread", "lower", "release", "retreat", "done")
-    aimed = ("bead", "hook")
+    aimed = ("bead",)  # in the hand, the loop beside the hook is what is misjudged
     look_low = (0.38, 0.10, 0.16)
     look_high = (0.58, 0.20, 0.30)
 
@@ -203,7 +203,7 @@ class HangKnotPlan(GraspPlan):
             return self.reach(scene, float(np.linalg.norm(over)) + 0.1)
         if over[1] > SHAFT_HALF_LENGTH + 0.5 * self.before:
             return self._carry(scene, over)
-        return self._thread(scene, over)
+        return self._thread(scene, over, beside=0.5 * (over[0] - below[0]))
 
     def _carry(self, scene: SceneSnapshot, over: Float64) -> PlanStep:
         """Lift, and fly to a place before the tip; with the palm under the hook, back out first."""
@@ -211,20 +211,23 @@ class HangKnotPlan(GraspPlan):
         free = SHAFT_HALF_LENGTH + _PALM_REACH
         if up > 0.03:
             lift = up if over[1] > free - 0.010 else max(0.0, 0.04 - scene.objects["bead"][2])
-            error = np.array([-over[0], max(0.0, free - over[1]), lift])
+            error = np.array([-over[0], min(0.03, max(-0.03, free - over[1])), lift])
         elif abs(over[0]) < 0.016 and abs(up) < 0.016:
-            error = np.array([-1.6 * over[0], -0.04, 1.6 * up])  # aligned: on, over the tip
+            error = np.array([-1.6 * over[0], -0.05, 1.6 * up])  # aligned: on, over the tip
         else:
-            error = np.array([-1.6 * over[0], min(0.03, max(-0.03, begin - over[1])), 1.6 * up])
+            error = np.array([-1.6 * over[0], min(0.05, max(-0.05, begin - over[1])), 1.6 * up])
         return self._go(scene, "carry", error, float(np.linalg.norm(over)) + 0.1)
 
-    def _thread(self, scene: SceneSnapshot, over: Float64) -> PlanStep:
-        """Over the tip to the middle of the shaft, then down."""
+    def _thread(self, scene: SceneSnapshot, over: Float64, *, beside: float) -> PlanStep:
+        """Over the tip to the middle of the shaft, then down. ``beside``: of the loop's middle from the shaft, m."""
         inside = abs(over[1]) < 0.022
         height = self.rest if inside and abs(over[0]) < 0.016 else self.clear
         error = np.array([-1.6 * over[0], -over[1], 1.6 * (height - over[2])])
-        if over[1] > 0.030 and (over[2] < TIP_HEIGHT + self.rest + 0.004 or abs(over[0]) > 0.016):
+        low = over[2] < TIP_HEIGHT + self.rest + 0.004
+        if over[1] > SHAFT_HALF_LENGTH - 0.005 and (low or abs(over[0]) > 0.014 or abs(beside) > 0.016):
             error[1] = max(0.0, SHAFT_HALF_LENGTH + 0.02 - over[1])  # back, and rise or align first
+        elif abs(beside) > 0.024:
+            error[1:] = [0.05, max(0.0, self.clear - over[2])]  # the shaft is not in the loop: out again
         elif over[2] < 0.0:
             error[:] = [0.0, 0.05, 0.0]  # beside the shaft: back out
         return self._go(scene, "lower" if inside else "thread", error, abs(over[1]) + self.clear + 0.08)
@@ -329,7 +332,7 @@ def _knot() -> str:
             {scene.VISUAL}/>
       <body name="tassel" pos="0 {corner:.6f} 0">
         <joint name="tassel" {joint}/>
-        <geom type="capsule" fromto="0 0.006 0 0 0.045 0" size="0.006" mass="{TASSEL_MASS}" rgba="{red}"
+        <geom type="capsule" fromto="0 0.006 0 0 0.030 0" size="0.006" mass="{TASSEL_MASS}" rgba="{red}"
               friction="0.6 0.01 0.001" {scene.OBJECT}/>
         <geom type="sphere" pos="0 0.004 0" size="0.007" mass="0" rgba="{gold}" {scene.VISUAL}/>
       </body>
@@ -339,14 +342,14 @@ def _knot() -> str:
 
 def _hook() -> str:
     """A round shaft with an upturned tip, on a post that reaches through the table when the hook is low."""
-    steel, dark, reach = "0.72 0.74 0.78 1", "0.25 0.27 0.30 1", SHAFT_HALF_LENGTH
+    blue, dark, reach = "0.15 0.35 0.80 1", "0.25 0.27 0.30 1", SHAFT_HALF_LENGTH
     rubber = f'friction="0.5 0.01 0.001" {scene.SURROUNDINGS}'
     return f"""
     <body name="hook" mocap="true" pos="{HOOK_START[0]} {HOOK_START[1]} {HOOK_START[2]}">
-      <geom name="hook_shaft" type="capsule" fromto="0 {-reach} 0 0 {reach} 0" size="{SHAFT_RADIUS}" rgba="{steel}"
+      <geom name="hook_shaft" type="capsule" fromto="0 {-reach} 0 0 {reach} 0" size="{SHAFT_RADIUS}" rgba="{blue}"
             {rubber}/>
       <geom name="hook_tip" type="capsule" fromto="0 {reach} 0 0 {reach + 0.004} {TIP_HEIGHT}" size="{SHAFT_RADIUS}"
-            rgba="{steel}" {rubber}/>
+            rgba="{blue}" {rubber}/>
       <geom name="hook_post" type="capsule" fromto="0 {-reach - 0.006} 0 0 {-reach - 0.006} -0.34" size="0.010"
             rgba="{dark}" {rubber}/>
     </body>"""
