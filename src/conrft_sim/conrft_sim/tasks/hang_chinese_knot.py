@@ -167,6 +167,12 @@ class HangChineseKnot(Task):
         return on_hook > CARRIED_SHARE * self._weight and on_shaft > 0.5 * on_hook
 
 
+_FREE = SHAFT_HALF_LENGTH + 0.135  # of the bead in the hand, before the hook: from here on the palm may rise, m
+_PALM_HEIGHT = 0.115  # from the tool centre point to the top of the palm, and a little more, m
+_BESIDE = 0.055  # between hook and tool centre point, across the shaft: there fingers and palm pass the hook, m
+_ALONG_X = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])  # a pose whose x axis points away from the robot
+
+
 class HangKnotPlan(GraspPlan):
     """The phase is read from where the bead is: out of the hand, in it, over the shaft, on the shaft."""
 
@@ -200,18 +206,32 @@ class HangKnotPlan(GraspPlan):
         if on_shaft and float(np.hypot(*below[:2])) < 0.06 and below[2] > 0.04:
             return self._leave(scene)
         if not held:
-            return self.reach(scene, float(np.linalg.norm(over)) + 0.1)
+            return self._around(scene, over) or self.reach(scene, float(np.linalg.norm(over)) + 0.1)
+        if over[1] < _FREE - 0.01 and (over[2] < -0.02 or (abs(over[0]) > 0.035 and over[2] < 0.03)):
+            down = -0.04 if -0.10 < over[2] < -0.02 and abs(over[0]) < 0.06 else 0.0
+            return self._go(scene, "carry", np.array([0.0, 0.05, down]), 0.5)  # beside or under the hook: back out
         if over[1] > SHAFT_HALF_LENGTH + 0.5 * self.before:
             return self._carry(scene, over)
         return self._thread(scene, over, beside=0.5 * (over[0] - below[0]))
 
+    def _around(self, scene: SceneSnapshot, over: Float64) -> PlanStep | None:
+        """For a bead that lies where the hook is above it: down beside the hook first; None where the way is free."""
+        tcp, hook = scene.tcp_pose, scene.objects["hook"]
+        under = hook[2] - _PALM_HEIGHT
+        if over[1] > _FREE or abs(over[0]) > _BESIDE or over[2] > -0.06 or tcp[2] < under:
+            return None
+        aside = hook[0] - _BESIDE - 0.02 - tcp[0]
+        error = np.array([aside, 0.0, max(0.0, hook[2] + 0.03 - tcp[2])])
+        if aside > -0.015:
+            error = np.array([aside, scene.objects["bead"][1] - tcp[1], under - 0.02 - tcp[2]])
+        twist = self.servo.twist(error, tcp, self.servo.yaw_error(tcp, _ALONG_X))
+        return PlanStep(phase="reach", twist=twist, gripper="open", ticks_to_go=40.0)
+
     def _carry(self, scene: SceneSnapshot, over: Float64) -> PlanStep:
-        """Lift, and fly to a place before the tip; with the palm under the hook, back out first."""
+        """Lift where the palm is clear of the hook, and fly to a place before the tip."""
         up, begin = self.clear - over[2], SHAFT_HALF_LENGTH + self.before
-        free = SHAFT_HALF_LENGTH + _PALM_REACH
         if up > 0.03:
-            lift = up if over[1] > free - 0.010 else max(0.0, 0.04 - scene.objects["bead"][2])
-            error = np.array([-over[0], min(0.03, max(-0.03, free - over[1])), lift])
+            error = np.array([-over[0], min(0.03, max(-0.03, _FREE - over[1])), up])
         elif abs(over[0]) < 0.016 and abs(up) < 0.016:
             error = np.array([-1.6 * over[0], -0.05, 1.6 * up])  # aligned: on, over the tip
         else:
@@ -251,10 +271,6 @@ class HangKnotPlan(GraspPlan):
         twist = self.servo.twist(error, scene.tcp_pose, yaw)
         ticks = (path + 0.05) / self.servo.translation_scale + 5.0
         return PlanStep(phase=phase, twist=twist, gripper="close", ticks_to_go=ticks)
-
-
-_PALM_REACH = 0.135  # from the bead in the hand to the end of the palm along y, and a little more, m
-_ALONG_X = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
 
 
 def _loop_points() -> list[tuple[float, float]]:
