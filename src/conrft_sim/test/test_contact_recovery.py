@@ -81,7 +81,7 @@ CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
     "hang_chinese_knot": {
         "knot knocked away and turned": (knot_at(0.55, 0.19, 0.4),),
         "knot dropped on its way": (knot_at(0.45, 0.12, -0.3, height=0.20),),
-        "knot dropped under the hook, hand above it": (hand_at(0.48, -0.06, 0.30), knot_at(0.49, -0.08, 0.0)),
+        "knot dropped under the hook, hand above it": (hand_at(0.48, -0.06, 0.30), knot_at(0.49, 0.03, 0.0)),
         "closed hand on the table": (hand_at(0.50, 0.02, 0.03, 0.0),),
         "hand beside the hook": (hand_at(0.58, -0.10, 0.15), hand_at(0.58, -0.15, 0.20)),
     },
