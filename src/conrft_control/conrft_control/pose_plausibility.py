@@ -12,6 +12,8 @@ from conrft_data.types import Float64
 _REACH = 2.0
 # An arm may seem to move by so much at once, m, and so fast beyond it, m/s: above what a Franka can do.
 _LEAP, _SPEED = 0.05, 3.0
+# A stamp that runs ahead excuses no more than this, s: it may be as wrong as the pose.
+_LONGEST_S = 0.05
 # So many poses in a row that agree with each other are believed: the arm was somewhere else all along.
 _WITNESSES = 5
 
@@ -22,7 +24,7 @@ class _Seen:
     position: Float64
 
     def agrees(self, other: _Seen) -> bool:
-        elapsed_s = min(1.0, max(0, other.stamp_ns - self.stamp_ns) / 1e9)
+        elapsed_s = min(_LONGEST_S, max(0, other.stamp_ns - self.stamp_ns) / 1e9)
         return float(np.linalg.norm(other.position - self.position)) <= _LEAP + _SPEED * elapsed_s
 
 

@@ -21,6 +21,12 @@ def test_a_single_leap_is_doubted_and_what_came_before_goes_on() -> None:
     assert poses.doubt(20 * MS, HERE) == ""
 
 
+def test_a_stamp_far_ahead_excuses_no_leap() -> None:
+    poses = PosePlausibility()
+    poses.doubt(0, HERE)
+    assert "leapt by 0.40 m" in poses.doubt(10_000 * MS, THERE)
+
+
 def test_five_poses_that_agree_are_believed() -> None:
     poses = PosePlausibility()
     poses.doubt(0, HERE)
