@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -168,13 +167,12 @@ def test_an_episode_without_observations_is_not_kept(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_bag(make_episode: EpisodeMaker) -> None:
+def test_a_full_disk_is_told_and_leaves_no_half_bag(tmp_path: Path, make_episode: EpisodeMaker) -> None:
     episode = make_episode(final_step=1)
     raw = serialize_message(observation_to_msg(episode.observations[0]))
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full on this system")
-    folder = Path(shutil.os.environ.get("TMPDIR", "/tmp"))
     with pytest.MonkeyPatch.context() as patch:
         from rosbags.rosbag2 import storage_mcap
 
@@ -186,7 +184,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_bag(make_episode: EpisodeMaker) 
             self.bio = full.open("wb")
 
         patch.setattr(storage_mcap.McapWriter, "__init__", on_a_full_disk)
-        writer = EpisodeWriter(folder, "conrft-full-disk", task="pick_banana", mode=Mode.TRAINING)
+        writer = EpisodeWriter(tmp_path, "full-disk", task="pick_banana", mode=Mode.TRAINING)
         try:
             with pytest.raises(BagError, match="No space left on device"):
                 writer.write("observation", raw, 0)

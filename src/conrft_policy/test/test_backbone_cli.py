@@ -20,7 +20,7 @@ def conrft(*words: str) -> int:
 
 
 def test_info_names_the_fingerprint_and_measures_a_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert conrft("info", "octo-nano", "--ticks", "5") == 0
+    assert conrft("info", "octo-nano", "--task", "pick_banana", "--ticks", "5") == 0
     printed = capsys.readouterr().out
     assert load_backbone("octo-nano", "pick_banana").fingerprint in printed
     assert re.search(r"acting step +\d+\.\d ms", printed)
