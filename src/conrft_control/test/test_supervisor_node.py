@@ -15,7 +15,7 @@ from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_t
 from conrft_data.node_process import HARDWARE_ID, StopRequested
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
-from conrft_msgs.msg import EpisodeState
+from conrft_msgs.msg import EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
 
 
@@ -103,6 +103,25 @@ def test_the_same_command_given_again_goes_on_with_the_next_number(
     (tmp_path / ".tmp-s-demonstration-000004").mkdir()
     supervised = Supervised(graph, robot, files, first_episode=0, episodes_dir=str(tmp_path))
     assert supervised.reach(Phase.RUNNING, 5).episode_id == "s-demonstration-000005"
+
+
+def test_what_the_learner_says_of_other_episodes_does_not_hide_its_word_about_this_one(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, mode="training", wait_for_learner=True, policy_expected=False)
+
+    def say(*episode_ids: str) -> None:
+        for episode_id in episode_ids:
+            graph.say(topics.LEARNER_STATUS, LearnerStatus(last_episode_id=episode_id), topics.LEARNER_STANDING)
+
+    graph.say(topics.REWARD, Reward(), topics.TICK)  # no episode begins without somebody who sees a success
+    say("")
+    first = supervised.reach(Phase.RUNNING)
+    supervised.act(0)
+    assert supervised.call(EndEpisode, topics.END_EPISODE, outcome=int(Outcome.ABORTED)).success
+    supervised.reach(Phase.READY, episode=2)
+    say(first.episode_id, *(f"another-robot-{number:06d}" for number in range(20)))
+    supervised.reach(Phase.RUNNING, episode=2)
 
 
 def test_the_success_button_ends_a_demonstration(supervised: Supervised) -> None:

@@ -50,6 +50,15 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
+# A learner that goes on says within milliseconds how it stands with several episodes, and each supervisor waits for the
+# word about its own: the newest alone would hide it.
+LEARNER_STANDING = QoSProfile(
+    depth=50,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
 # Sensors are subscribed best effort (REP-2003): a reliable subscriber gets nothing from a best-effort driver, and only
 # the newest sample counts.
 SENSOR = QoSProfile(

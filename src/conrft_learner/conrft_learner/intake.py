@@ -36,7 +36,7 @@ class EpisodeIntake:
 
     Attributes:
         refused: why an episode was not taken, by its name; it is not tried again.
-        last_handled: the online episode that was taken or refused last.
+        last_handled: the online episode that was taken or refused last, but never an older one of the same session.
     """
 
     def __init__(self, trainer: Trainer, backbone: EpisodeEncoder, demos_dir: Path | None, episodes_dir: Path | None):
@@ -46,7 +46,7 @@ class EpisodeIntake:
         self._demos_dir, self._episodes_dir = demos_dir, episodes_dir
         self._labels: dict[Path, int] = {}
         self.refused: dict[str, str] = {}
-        self.last_handled = ""
+        self.last_handled = trainer.last_online_episode
 
     def waiting_demonstrations(self) -> list[Path]:
         """Finished demonstrations that were not taken yet, by name."""
@@ -58,8 +58,7 @@ class EpisodeIntake:
 
     def take(self, bag: Path) -> bool:
         """Reads a bag into the trainer; false when it was refused, with the reason in ``refused``."""
-        if bag.parent == self._episodes_dir:
-            self.last_handled = bag.name
+        self._note_handled(bag)
         labelled = label_time(bag)  # before it is read: a label that comes meanwhile is then seen as a new one
         try:
             episode = read_episode(bag, self._trainer.task)
@@ -71,6 +70,12 @@ class EpisodeIntake:
             return False
         self._labels[bag] = labelled
         return True
+
+    def _note_handled(self, bag: Path) -> None:
+        # After a restart old episodes are refused once more: who waits for the newest must not lose sight of it.
+        same_session = bag.name.rpartition("-")[0] == self.last_handled.rpartition("-")[0]
+        if bag.parent == self._episodes_dir and not (same_session and bag.name < self.last_handled):
+            self.last_handled = bag.name
 
     def apply_labels(self) -> list[str]:
         """Brings labels written after their episode was taken into the replay; returns the names of those episodes."""

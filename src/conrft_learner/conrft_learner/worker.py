@@ -111,7 +111,7 @@ class LearningWorker:
         trainer = self._trainer
         return Standing(
             ingested_episodes=trainer.online_episodes,
-            last_episode_id=self._intake.last_handled or trainer.last_online_episode,
+            last_episode_id=self._intake.last_handled,
             updates=trainer.updates,
             pending_updates=trainer.pending_updates,
             weights_version=self._published or 0,

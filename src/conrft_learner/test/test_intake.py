@@ -200,6 +200,17 @@ def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
     assert trainer.journal == []
 
 
+def test_an_old_episode_that_is_refused_again_after_a_restart_does_not_hide_the_newest(
+    intake: EpisodeIntake, trainer: Trainer, encoder: Encoder, folder: Path, make_episode: MakeEpisode
+) -> None:
+    for number, mode in enumerate((Mode.EVALUATION, Mode.TRAINING), 1):
+        write_episode(folder, make_episode(number, mode=mode))
+    take_all(intake)
+    again = EpisodeIntake(trainer, encoder, None, folder)
+    assert take_all(again) == ["test-000001"]
+    assert again.last_handled == "test-000002"
+
+
 def test_frames_lost_in_a_crash_are_read_again_and_owe_nothing_twice(
     make_trainer: Callable[..., Trainer], encoder: Encoder, folder: Path, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:

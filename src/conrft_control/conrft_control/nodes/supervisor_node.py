@@ -163,7 +163,7 @@ class SupervisorNode(Node):
         self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
         self.create_subscription(Reward, topics.REWARD, self._on_reward, topics.TICK)
         self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep))
-        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, qos.LATCHED)
+        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LEARNER_STANDING)
         self.create_subscription(PoseStamped, self._robot.current_pose, self._on_pose, topics.SENSOR)
         self.create_subscription(JointState, self._robot.gripper_state, self._on_gripper, topics.SENSOR)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)

@@ -156,7 +156,7 @@ class LearnerNode(Node):
     def _connect(self) -> None:
         # Latched, both: a policy or supervisor that starts late, or again, needs the newest.
         self._weights = self.create_publisher(Weights, topics.WEIGHTS, topics.LATCHED)
-        self._status = self.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LATCHED)
+        self._status = self.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LEARNER_STANDING)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.LATCHED)
         self._guard = self.create_guard_condition(self._publish_outgoing)
