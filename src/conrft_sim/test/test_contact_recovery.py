@@ -68,6 +68,7 @@ CASES: dict[str, dict[str, tuple[Disturbance, ...]]] = {
     "insert_wheel": {
         "wheel knocked away": (wheel_at(0.42, 0.15, 0.012),),
         "wheel beside the chair base": (wheel_at(0.57, -0.02, 0.012),),
+        "wheel dropped close to the block": (wheel_at(0.509, 0.03, 0.012),),
         "wheel on the rim, let go": (wheel_at(0.511, -0.04, 0.052),),
         "wheel half in, let go": (wheel_at(0.503, -0.04, 0.047),),
         "wheel in, under an open hand": (wheel_at(0.50, -0.04, 0.040), hand_at(0.50, -0.04, 0.07, 1.0)),

@@ -128,7 +128,7 @@ class InsertWheelPlan(GraspPlan):
         grasp = Grasp(
             held_opening=0.32,
             empty_opening=0.10,
-            held_distance=GRASP_HEIGHT + 0.025,
+            held_distance=GRASP_HEIGHT + 0.028,
             tolerance=0.006,
             height_tolerance=0.010,
         )
@@ -143,9 +143,12 @@ class InsertWheelPlan(GraspPlan):
         self.press = 0.2  # downwards, in full actions
 
     def grasp_point(self, scene: SceneSnapshot) -> Float64:
-        """On the hub, above the middle of the wheel."""
-        wheel = scene.objects["wheel"]
-        return np.asarray(wheel[:3] + rotations.rotate(wheel[3:], [0.0, 0.0, GRASP_HEIGHT]))
+        """On the hub, above the middle of the wheel; higher where an open finger would meet the socket's block."""
+        wheel, socket = scene.objects["wheel"], scene.objects["socket"]
+        x, y = np.abs(wheel[:2] - socket[:2])
+        beside_block = wheel[2] < socket[2] - 0.01 and x < BLOCK_HALF_WIDTH + 0.012 and y < BLOCK_HALF_WIDTH + 0.060
+        height = GRASP_HEIGHT + (0.012 if beside_block else 0.0)
+        return np.asarray(wheel[:3] + rotations.rotate(wheel[3:], [0.0, 0.0, height]))
 
     def step(self, scene: SceneSnapshot) -> PlanStep:
         """The plan's wish for this moment."""
@@ -174,6 +177,8 @@ class InsertWheelPlan(GraspPlan):
         sideways = -1.5 * end[:2] * min(1.0, 0.03 / max(away, 1e-6))  # not so much that the lift comes late
         error = np.array([*sideways, height - end[2]])
         free = float(np.clip((end[2] + RIM_HEIGHT + 0.002) / 0.03, 0.0, 1.0)) if away > 0.05 else 1.0
+        if self.near + 0.008 < away < BLOCK_HALF_WIDTH + 0.035:
+            free = float(np.clip(end[2] / 0.008, 0.0, 1.0))  # not against the side of the block
         error[:2] *= free  # no dragging along the table or against the chair base
         ticks = (away + abs(height - end[2]) + self.carry + self.retreat) / self.servo.translation_scale + 12.0
         twist = self._level(self.servo.twist(error, scene.tcp_pose), scene)
