@@ -8,23 +8,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from conrft_data import topics
-from conrft_data.conversion import stamp_to_ns
+from conrft_data.conversion import ns_to_stamp, stamp_to_ns
 from conrft_data.images import image_to_rgb
 from conrft_msgs.msg import SceneState
 from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.simulator_node import SimulatorNode
+from conrft_sim.simulation import START_NS
 
 TICK_NS = 100_000_000
 STREAMS = {
@@ -89,13 +91,15 @@ class Commander:
 
 @pytest.fixture
 def lockstep(graph_of: Any) -> Iterator[Commander]:
-    with graph_of(SimulatorNode, "lockstep:=true", "resend_period:=0.3") as graph:
+    with graph_of(SimulatorNode, "lockstep:=true", "resend_period:=0.3", "predecessor_wait:=0.0") as graph:
         yield Commander(graph)
 
 
 @pytest.fixture
 def real_time(graph_of: Any) -> Iterator[Commander]:
-    with graph_of(SimulatorNode, "lockstep:=false", "image_rate:=10.0", "state_rate:=50.0") as graph:
+    with graph_of(
+        SimulatorNode, "lockstep:=false", "image_rate:=10.0", "state_rate:=50.0", "predecessor_wait:=0.0"
+    ) as graph:
         for topic in ("side/color/image_raw", "wrist/color/image_raw"):
             graph.peer.listen(Image, topic, topics.SENSOR)
         commander = Commander.__new__(Commander)
@@ -237,6 +241,65 @@ def test_real_time_reset_is_not_undone_by_a_target_from_before(real_time: Comman
     real_time.send(move=(0.0, 0.03, 0.0))
     real_time.graph.pause(0.8)
     assert real_time.position()[1] == pytest.approx(start[1] + 0.03, abs=0.005)
+
+
+class Supervisor:
+    """Says what a supervisor in the middle of a run says."""
+
+    def __init__(self, graph: Any, *, stage: str, stamp_ns: int) -> None:
+        publisher = graph.peer.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        status = DiagnosticStatus(name="supervisor", values=[KeyValue(key="stage", value=stage)])
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = ns_to_stamp(stamp_ns)
+        graph.peer.create_timer(0.1, lambda: publisher.publish(message))
+
+
+@contextmanager
+def started_beside(graph_of: Any, *, lockstep: bool, stage: str, stamp_ns: int) -> Iterator[Any]:
+    with graph_of(SimulatorNode, f"lockstep:={str(lockstep).lower()}", "predecessor_wait:=30.0") as graph:
+        graph.peer.listen(PoseStamped, "current_pose", topics.SENSOR)
+        graph.peer.listen(Clock, "/clock", 10)
+        graph.peer.listen(DiagnosticArray, "/diagnostics", 10)
+        Supervisor(graph, stage=stage, stamp_ns=stamp_ns)
+        yield graph
+
+
+def replaces(graph: Any) -> bool:
+    statuses = [array.status[0] for array in graph.peer.heard["/diagnostics"]]
+    return any(s.level == DiagnosticStatus.WARN and "waits for reset_scene" in s.message for s in statuses)
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_one_that_replaces_another_goes_on_with_its_time_once_the_scene_is_put_back(
+    graph_of: Any, lockstep: bool
+) -> None:
+    left_ns = 77_300_000_000
+    with started_beside(graph_of, lockstep=lockstep, stage="RUNNING", stamp_ns=left_ns) as graph:
+        heard = graph.peer.heard
+        assert graph.wait(lambda: replaces(graph))
+        graph.pause(0.5)
+        assert not heard["current_pose"] and not heard["/clock"]
+        client = graph.peer.create_client(ResetScene, topics.RESET_SCENE)
+        assert graph.wait(client.service_is_ready)
+        assert graph.wait(client.call_async(ResetScene.Request(seed=0, episode=4)).done)
+        assert graph.wait(lambda: heard["current_pose"])
+        first_ns = stamp_to_ns(heard["current_pose"][0].header.stamp)
+        if lockstep:
+            assert left_ns < first_ns <= left_ns + 1_000_000_000
+            assert stamp_to_ns(heard["/clock"][0].clock) == first_ns
+        else:
+            assert first_ns == pytest.approx(time.time_ns(), abs=60_000_000_000)
+
+
+@pytest.mark.parametrize(("lockstep", "stage", "stamp_ns"), [(True, "SCENE", 0), (False, "SCENE", 5)])
+def test_one_whose_supervisor_has_not_begun_replaces_nobody(
+    graph_of: Any, lockstep: bool, stage: str, stamp_ns: int
+) -> None:
+    with started_beside(graph_of, lockstep=lockstep, stage=stage, stamp_ns=stamp_ns) as graph:
+        assert graph.wait(lambda: graph.peer.heard["current_pose"], 20.0)
+        assert not replaces(graph)
+        first_ns = stamp_to_ns(graph.peer.heard["current_pose"][0].header.stamp)
+        assert (first_ns == START_NS) is lockstep
 
 
 def wait_for_a_pose() -> None:

@@ -350,6 +350,7 @@ class SupervisorNode(Node):
         silent = self._board.silent(time.monotonic(), required=False)
         takeovers, ticks = supervisor.interventions
         values = {
+            "stage": supervisor.stage.name,  # a simulator that starts reads it
             "episode_id": supervisor.episode_id,
             "step": supervisor.steps,
             "episodes_counted": supervisor.counted,

@@ -21,17 +21,20 @@ from conrft_data.config import CameraTopic, RobotConfig, TaskConfig, load_config
 from conrft_data.conversion import ns_to_stamp, stamp_to_ns
 from conrft_data.node_process import described, diagnostic_array, run
 from conrft_msgs.srv import ResetScene
+from conrft_sim.nodes.predecessor import Predecessor
 from conrft_sim.nodes.robot_publishers import Outgoing, RobotPublishers
 from conrft_sim.perturbation import KINDS, Perturbation
-from conrft_sim.simulation import CONTROL_PERIOD_NS, Simulation, TargetRefused
+from conrft_sim.simulation import CONTROL_PERIOD_NS, TICK, Simulation, TargetRefused
 from conrft_sim.target_gate import Judgement, TargetGate
 from conrft_sim.task import DEFAULT_TASK, task_class
 
 _STEP_PERIOD_S = 0.01  # of the real-time loop
 _CATCH_UP_NS = 50_000_000  # at most so much motion in one go; beyond it the scene runs slower than the clock
 _DIAGNOSTICS_PERIOD_S = 1.0
+_TICK_NS = round(TICK * 1e9)
 _REJOIN_DISTANCE = 0.08  # m
 _TARGET_TIMEOUT_S = 0.5  # without a target for so long the arm is said to hold
+_WAITS_FOR_SCENE = "started again in the middle of a run: waits for reset_scene"
 
 
 def default_robot() -> RobotConfig:
@@ -46,6 +49,10 @@ class SimulatorNode(Node):
     In lockstep it makes the time (``/clock``): it publishes one tick and waits for the ``target_pose`` that carries the
     tick's stamp; then it advances by 0.1 s. In real time it stamps with the system's time, as the real drivers do.
     Without a new target the simulated controller keeps the last one.
+
+    One that takes the place of another that died in the middle of a run goes on with its time, and neither publishes
+    nor moves before the scene is put back (service ``reset_scene``): its arm and objects stand elsewhere than those
+    that the episode under way has seen.
     """
 
     def __init__(self) -> None:
@@ -65,9 +72,13 @@ class SimulatorNode(Node):
         self._ignored: Counter[str] = Counter()
         self._problem, self._ticks, self._rejoining = "", 0, False
         self._tick: list[Outgoing] = []
+        self._begun = False
+        self._due: dict[str, int] = {}
         self._last_publication = self._last_target = time.monotonic()
+        self._replaces = False
         self._connect()
-        self._start()
+        wait_s = self._value("predecessor_wait")
+        self._predecessor = Predecessor(self, wait_s, lockstep=self._lockstep, decided=self._take_over)
 
     def destroy_node(self) -> None:
         """Frees the renderer with the node."""
@@ -94,6 +105,11 @@ class SimulatorNode(Node):
             0.5,
             described("lockstep: a tick that stays unanswered is sent again, s", numbers=(0.05, 60.0)),
         )
+        declare(
+            "predecessor_wait",
+            3.0,
+            described("at the start, longest wait for a supervisor that goes on with a run, s", numbers=(0.0, 60.0)),
+        )
 
     def _value(self, name: str):  # type: ignore[no-untyped-def]  # the type is the parameter's
         return self.get_parameter(name).value
@@ -108,20 +124,32 @@ class SimulatorNode(Node):
         # simulated time going. Gripper commands are sent on change only, so none may be lost.
         self.create_subscription(Float64MultiArray, self._robot.gripper_command, self._on_gripper, topics.TICK)
         self.create_subscription(PoseStamped, self._robot.target_pose, self._on_target, topics.COMMAND)
-        self.create_service(ResetScene, topics.RESET_SCENE, self._on_reset)
-
-    def _start(self) -> None:
         # Steady time for every timer: this node makes ROS time, it cannot wait for it.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=steady)
-        self._due: dict[str, int] = {}
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self._steady)
+
+    def _take_over(self, left_ns: int | None) -> None:
+        """Begins at once, or waits for the scene if a simulator before this one got as far as ``left_ns``."""
+        self.create_service(ResetScene, topics.RESET_SCENE, self._on_reset)
+        if left_ns is None:
+            self._begin()
+            return
+        self._replaces = True
         if self._lockstep:
-            self.create_timer(self._value("resend_period") / 2, self._resend, clock=steady)
+            # One more tick may have been under way.
+            self._simulation.skip(max(left_ns - self._simulation.time_ns, 0) + 2 * _TICK_NS)
+        self.get_logger().warning(_WAITS_FOR_SCENE)
+        self._report()
+
+    def _begin(self) -> None:
+        self._begun = True
+        if self._lockstep:
+            self.create_timer(self._value("resend_period") / 2, self._resend, clock=self._steady)
             self._open_tick()
         else:
             self._simulation.skip(time.time_ns() - self._simulation.time_ns)
             self._wall_offset_ns = time.monotonic_ns() - self._simulation.time_ns
-            self.create_timer(_STEP_PERIOD_S, self._follow_wall_clock, clock=steady)
+            self.create_timer(_STEP_PERIOD_S, self._follow_wall_clock, clock=self._steady)
 
     def _open_tick(self) -> None:
         """Publishes everything that is seen at this tick, each with its stamp, and waits for the target."""
@@ -169,6 +197,9 @@ class SimulatorNode(Node):
         self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._simulation.time_ns)))
 
     def _on_target(self, message: PoseStamped) -> None:
+        if not self._begun:
+            self._ignored["before the start"] += 1
+            return
         publishers = self.count_publishers(self._target_topic)
         judgement = self._gate.judge(stamp_to_ns(message.header.stamp), publishers)
         if judgement is not Judgement.FOLLOW:
@@ -207,7 +238,9 @@ class SimulatorNode(Node):
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
         self._simulation.reset(int(request.seed), int(request.episode))
         self._rejoining = True
-        if self._lockstep:
+        if not self._begun:
+            self._begin()
+        elif self._lockstep:
             self._simulation.advance()  # the new scene needs a stamp of its own
             self._open_tick()
         response.success = True
@@ -224,7 +257,9 @@ class SimulatorNode(Node):
     def _report(self, *, keep: bool = False) -> None:
         silent = time.monotonic() - self._last_target
         level, message = DiagnosticStatus.OK, "lockstep" if self._lockstep else "real time"
-        if not self._lockstep and silent > _TARGET_TIMEOUT_S:
+        if not self._begun:
+            level, message = DiagnosticStatus.WARN, _WAITS_FOR_SCENE if self._replaces else "starting"
+        elif not self._lockstep and silent > _TARGET_TIMEOUT_S:
             level, message = DiagnosticStatus.WARN, "no target_pose: the arm holds its last target"
         if self._problem:
             level, message = DiagnosticStatus.ERROR, self._problem
