@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 import torch
 import yaml
 from ament_index_python.packages import get_package_share_directory
@@ -33,11 +32,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from watched_launch import watched_launch
 
-from conrft_bringup.demo.graph_run import graph_environment
-from conrft_bringup.launch_runner.output import LaunchOutput
-from conrft_bringup.launch_runner.process_supervisor import GracePeriods, ProcessSupervisor
-from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
+from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_data import topics
 from conrft_data.bags import BagError, list_episodes, read_episode, write_episode
 from conrft_data.config import TaskConfig, load_config
@@ -371,23 +368,8 @@ class LastLook:
 
 def run(ledger: Ledger, arguments: dict[str, str], name: str, launch_file: str, kind: type[Witness | LastLook]) -> None:
     """One launch, until ``kind`` ends it or it ends by a fault."""
-    environment = graph_environment()
-    os.environ.update(environment)
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node("witness", context=context)
-    output = LaunchOutput(ledger.folder / f"{name}.log", quiet=True)
-    witness = kind(node, ledger)
-    try:
-        path = find_launch_file(launch_file, environment)
-        grace = GracePeriods(terminate=30.0, kill=5.0)
-        result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=0.02)
-    finally:
-        output.close()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
-    if result.interrupted:
-        raise KeyboardInterrupt
+    log = ledger.folder / f"{name}.log"
+    watched_launch(launch_file, arguments, log, lambda node: kind(node, ledger), period_s=0.02)
 
 
 def plan(kills: int, seed: int) -> list[Kill]:

@@ -17,16 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from watched_launch import watched_launch
 
-from conrft_bringup.demo.graph_run import graph_environment
-from conrft_bringup.launch_runner.output import LaunchOutput
-from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
-from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
+from conrft_bringup.launch_runner.process_supervisor import LaunchResult, ProcessSupervisor
 from conrft_data import topics
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.listing import list_episodes
@@ -154,23 +151,9 @@ def kill(victim: str, run: Path, folder: Path, lockstep: bool) -> str:
         "classifier": str(run / "reward" / "classifier.safetensors"),
         "lockstep": str(lockstep).lower(),
     }
-    environment = graph_environment()
-    os.environ.update(environment)
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node("witness", context=context)
-    output = LaunchOutput(folder / "launch.log", quiet=True)
-    witness = Witness(node, victim)
-    try:
-        path = find_launch_file("train", environment)
-        grace = GracePeriods(terminate=30.0, kill=5.0)
-        result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=0.05)
-    finally:
-        output.close()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
-    if result.interrupted:
-        raise KeyboardInterrupt
+    witness, result = watched_launch(
+        "train", arguments, folder / "launch.log", lambda node: Witness(node, victim), period_s=0.05
+    )
     return row(victim, witness, result, folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,51 +120,61 @@ def write_trial(
     kinds = [{"o": ActionSource.OPERATOR, "p": ActionSource.POLICY, "h": ActionSource.HOLD}[s] for s in sources + last]
     extra = RecordedTopic("/scene_state", "conrft_msgs/msg/SceneState", topics.SENSOR)
     name = f"{session}-{mode.name.lower()}-{number:06d}"
+    about = {"mode": mode, "number": number, "final_step": len(sources), "episode_id": name}
+    episode_state = partial(_episode_state, **about)
     with EpisodeWriter(folder, name, task="pick_banana", mode=mode, extra_topics=[extra]) as writer:
 
-        def put(topic: str, message: object, stamp_ns: int) -> None:
-            writer.write(topic, serialize_message(message), stamp_ns)
-
-        def tell(phase: Phase, said: Outcome, stamp_ns: int) -> None:
-            status = EpisodeStatus(
-                stamp_ns=stamp_ns,
-                phase=phase,
-                outcome=said,
-                mode=mode,
-                episode=number,
-                final_step=len(sources),
-                episode_id=name,
-                task="pick_banana",
-                instruction="",
-                message_version=MESSAGE_VERSION,
-                reason="",
-            )
-            put(topics.EPISODE_STATE, episode_status_to_msg(status), stamp_ns)
+        def put(topic: str, message: object) -> None:
+            writer.write(topic, serialize_message(message), seen.stamp_ns)
 
         for step, kind in enumerate(kinds):
             seen = observation(number, step)
             tick = Tick(seen.stamp_ns, number, step)
             if step == 0:
-                tell(Phase.RUNNING, Outcome.NONE, seen.stamp_ns)
+                put(topics.EPISODE_STATE, episode_state(Phase.RUNNING, Outcome.NONE, stamp_ns=seen.stamp_ns))
             if banana is not None:
-                put(topics.SCENE_STATE, _scene(seen, banana, success and step == len(sources)), seen.stamp_ns)
-            put(topics.OBSERVATION, observation_to_msg(seen), seen.stamp_ns)
+                put(topics.SCENE_STATE, _scene(seen, banana, success and step == len(sources)))
+            put(topics.OBSERVATION, observation_to_msg(seen))
             action = np.full(7, 0.25, np.float32) if kind is ActionSource.POLICY else np.zeros(7, np.float32)
-            proposal = Proposal(
-                action=action + (0.5 if step == altered else 0.0),
-                embedding=np.zeros(2, np.float32),
-                embedding_fingerprint="f",
-                weights_version=versions[step] if versions else 1,
-                inference_time=0.0,
-            )
             if step != unrecorded:
-                put(topics.POLICY_OUTPUT, proposal_to_msg(proposal, tick), seen.stamp_ns)
+                proposed = action + (0.5 if step == altered else 0.0)
+                put(topics.POLICY_OUTPUT, _proposal(proposed, versions[step] if versions else 1, tick))
             if step != unanswered:
                 held = kind is ActionSource.HOLD
                 command = Command(action=action, source=kind, proposal=action, reason="late" * held)
-                put(topics.ACTION, command_to_msg(command, tick), seen.stamp_ns)
-        tell(Phase.ENDED, outcome, seen.stamp_ns)
+                put(topics.ACTION, command_to_msg(command, tick))
+        put(topics.EPISODE_STATE, episode_state(Phase.ENDED, outcome, stamp_ns=seen.stamp_ns))
         writer.finish(outcome, len(sources))
+
+
+def _proposal(action: np.ndarray, version: int, tick: Tick) -> object:
+    proposal = Proposal(
+        action=action,
+        embedding=np.zeros(2, np.float32),
+        embedding_fingerprint="f",
+        weights_version=version,
+        inference_time=0.0,
+    )
+    return proposal_to_msg(proposal, tick)
+
+
+def _episode_state(
+    phase: Phase, outcome: Outcome, *, mode: Mode, number: int, final_step: int, episode_id: str, stamp_ns: int
+) -> object:
+    status = EpisodeStatus(
+        stamp_ns=stamp_ns,
+        phase=phase,
+        outcome=outcome,
+        mode=mode,
+        episode=number,
+        final_step=final_step,
+        episode_id=episode_id,
+        task="pick_banana",
+        instruction="",
+        message_version=MESSAGE_VERSION,
+        reason="",
+    )
+    return episode_status_to_msg(status)
 
 
 def _scene(seen: Observation, banana: tuple[float, float], done: bool) -> object:

@@ -28,6 +28,9 @@ _CLOCK_RESTART_NS = 1_000_000_000
 
 _UNUSABLE = "current_pose: not a finite pose, the arm holds"
 
+# A stopped arm is led to its measured pose over so many leashes at most: one, and what a contact pushed it back.
+_STOP_REACH = 1.5
+
 # The gripper's own hysteresis: between these two an action means "as it is".
 _CLOSE_BELOW, _OPEN_ABOVE = -0.5, 0.5
 
@@ -382,11 +385,16 @@ class Commander:
         return self._answered is None or not 0 <= stamp_ns - self._answered.stamp_ns < TICK_NS
 
     def _halt(self, now_ns: int) -> Target | None:
-        """A stop: the target is where the arm is, so that it does not go on to where it was sent."""
+        """A stop: the target is where the arm is, so that it does not go on to where it was sent.
+
+        A measured pose that is farther from the target than the leash lets the arm be is not led to: it may be false.
+        """
         self._limiter.stop()
         if not self._poses:
             return None
-        self._held = self._poses[-1].pose.copy()
+        measured = self._poses[-1].pose
+        if self._held is None or np.linalg.norm(measured[:3] - self._held[:3]) <= _STOP_REACH * self._leash:
+            self._held = measured.copy()
         return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)
 
     def _hold(self, stamp_ns: int) -> Target | None:

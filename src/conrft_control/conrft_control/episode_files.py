@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conrft_data.bags.label import LABEL_FILE
 from conrft_data.bags.listing import METADATA_FILE
+from conrft_data.durable_files import is_plain_name
 
 LONGEST_PIECE = 2**20  # bytes; a bounded read, and a message that no network chokes on
 PAGE = 200  # episodes in one answer
@@ -80,7 +81,7 @@ class EpisodeFiles:
         Raises FileRefused for a name that is none of a finished episode's, OSError when the disk does.
         """
         bag = self._bag(collection, episode_id)
-        if not _is_plain(name) or not self._is_served(name) or not (bag / name).is_file():
+        if not is_plain_name(name) or not self._is_served(name) or not (bag / name).is_file():
             raise FileRefused(f"{episode_id} has no file {name!r}")
         with (bag / name).open("rb") as file:
             file.seek(offset)
@@ -97,7 +98,7 @@ class EpisodeFiles:
 
     def _bag(self, collection: int, episode_id: str) -> Path:
         bag = self._folder(collection) / episode_id
-        if not _is_plain(episode_id) or not (bag / METADATA_FILE).is_file():
+        if not is_plain_name(episode_id) or not (bag / METADATA_FILE).is_file():
             raise FileRefused(f"{episode_id!r} is not a finished episode of collection {collection}")
         return bag
 
@@ -167,8 +168,3 @@ class _Checksums:
             while (block := file.read(_BLOCK)) and not self._closing.is_set():
                 digest.update(block)
         return digest.hexdigest()
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name stays in its folder."""
-    return bool(name) and not name.startswith(".") and "\0" not in name and Path(name).name == name

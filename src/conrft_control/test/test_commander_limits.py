@@ -155,6 +155,16 @@ def test_an_emergency_stop_puts_the_target_where_the_arm_is_at_once(driven: Driv
     assert driven.commander.gripper.due == 1.0  # opening harms nobody, and is part of going home
 
 
+def test_an_emergency_stop_does_not_lead_the_arm_to_where_it_cannot_be(driven: Driven) -> None:
+    running(driven)
+    driven.tick(FORWARD)
+    last = driven.targets[-1].pose
+    for number in range(6):  # so many that agree are believed
+        driven.commander.on_pose(driven.now_ns + number * MS, last + np.array([0.0, 0.2, 0, 0, 0, 0, 0]))
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
 def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(driven: Driven) -> None:
     running(driven)
     driven.tick(FORWARD)

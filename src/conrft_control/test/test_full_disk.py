@@ -1,14 +1,10 @@
 """The recorder's disk fills up: the loss is told, nothing is damaged, and it goes on when there is room."""
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 
 from conrft_control.nodes.recorder_node import RecorderNode
@@ -22,17 +18,6 @@ from conrft_msgs.msg import EpisodeState
 
 COMMAND = Command(action=np.zeros(7, np.float32), source=ActionSource.POLICY)
 STEPS = 6  # of the task
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("a small disk needs root: mount -t tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 class Loop:
@@ -94,14 +79,8 @@ class Loop:
         return self.reach(Phase.ENDED, episode)
 
 
-def fill(disk: Path, *, leaving: int) -> None:
-    """Takes all room but ``leaving`` bytes."""
-    with (disk / "filler").open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - leaving)
-
-
 def test_a_full_disk_is_a_fault_and_no_episode_begins_before_there_is_room(
-    graph: Any, robot: Any, files: dict[str, str], small_disk: Path
+    graph: Any, robot: Any, files: dict[str, str], small_disk: Path, fill_disk: Callable[..., None]
 ) -> None:
     folder = small_disk / "episodes"
     loop = Loop(graph, robot, files, folder)
@@ -110,7 +89,7 @@ def test_a_full_disk_is_a_fault_and_no_episode_begins_before_there_is_room(
     whole = {path: path.read_bytes() for path in (folder / "s-training-000001").iterdir()}
 
     loop.reach(Phase.RUNNING, 2)
-    fill(small_disk, leaving=200_000)  # room for four of the seven images
+    fill_disk(leaving=200_000)  # room for four of the seven images
     for step in range(STEPS + 1):
         loop.say(step, 2)
     graph.until(lambda: (status := loop.last()) is not None and status.outcome is Outcome.FAULT)
@@ -130,14 +109,14 @@ def test_a_full_disk_is_a_fault_and_no_episode_begins_before_there_is_room(
 
 
 def test_a_bag_that_cannot_be_completed_is_a_fault_of_its_episode(
-    graph: Any, robot: Any, files: dict[str, str], small_disk: Path
+    graph: Any, robot: Any, files: dict[str, str], small_disk: Path, fill_disk: Callable[..., None]
 ) -> None:
     loop = Loop(graph, robot, files, small_disk / "episodes")
     loop.reach(Phase.RUNNING, 1)
     for step in range(STEPS):
         loop.say(step, 1)
     graph.spin(0.5)
-    fill(small_disk, leaving=56_000)  # room for the last image, none for index and metadata
+    fill_disk(leaving=56_000)  # room for the last image, none for index and metadata
     loop.say(STEPS, 1)
     graph.until(lambda: (status := loop.last()) is not None and status.outcome is Outcome.FAULT)
     assert "not recorded whole" in loop.states[-1].reason

@@ -173,7 +173,7 @@ def _imported(arguments: argparse.Namespace) -> Imported:
 
 
 def _salvage(arguments: argparse.Namespace) -> int:
-    one = arguments.path.name.startswith(".") or (arguments.path / "metadata.yaml").is_file()
+    one = arguments.path.name.startswith(".") or (arguments.path / METADATA_FILE).is_file()
     if not one:
         if not arguments.path.is_dir():
             return _failed(f"{arguments.path}: is not a folder")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conrft_data import topics
+from conrft_data.durable_files import is_plain_name
 from conrft_data.images import ImageError, array_to_image, image_to_rgb
 from conrft_data.rotations import normalized
 from conrft_data.ticks import EpisodeStatus, Proposal, Tick
@@ -275,10 +276,13 @@ def verdict_to_msg(verdict: Verdict, tick: Tick, frame_id: str = "base") -> Any:
 def episode_status_from_msg(message: Any, topic: str = topics.EPISODE_STATE) -> EpisodeStatus:
     """An EpisodeStatus of a ``conrft_msgs/EpisodeState``.
 
-    Raises MessageError at an unknown constant, or at a stamp from before 1970, which no bag can hold.
+    Raises MessageError at an unknown constant, at a stamp from before 1970, which no bag can hold, and at an
+    episode that runs under a name that no bag can have.
     """
     if message.header.stamp.sec < 0:
         raise MessageError(f"{topic}: expected a stamp from 1970 on, got {message.header.stamp.sec} s")
+    if message.state == Phase.RUNNING and not is_plain_name(str(message.episode_id)):
+        raise MessageError(f"{topic}: expected the name of the running episode, got {str(message.episode_id)!r}")
     return EpisodeStatus(
         stamp_ns=stamp_to_ns(message.header.stamp),
         phase=_constant(Phase, message.state, f"{topic}: state"),

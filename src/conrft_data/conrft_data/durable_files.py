@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name is that of a visible file or folder, and leads nowhere else than into its own folder."""
+    return bool(name) and not name.startswith(".") and "\0" not in name and Path(name).name == name
+
+
 def sync_file(path: Path) -> None:
     """Waits until the contents of a file or the entries of a folder are on the disk.
 

@@ -13,8 +13,10 @@ from rclpy.serialization import deserialize_message, serialize_message
 from conrft_data import conversion
 from conrft_data.bags.definitions import unpack
 from conrft_data.conversion import MessageError
+from conrft_data.durable_files import is_plain_name
 from conrft_data.ticks import EpisodeStatus, Proposal, Tick
 from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome, Phase, Verdict
+from conrft_msgs.msg import EpisodeState
 
 FLOAT32 = st.floats(-1e6, 1e6, width=32)
 UNIT = st.floats(-1, 1, width=32)
@@ -22,6 +24,7 @@ UINT32 = st.integers(0, 2**32 - 1)
 TICKS = st.builds(Tick, st.integers(0, 2**31 * 1_000_000_000 - 1), UINT32, UINT32)
 ACTIONS = st.lists(UNIT, min_size=7, max_size=7).map(lambda values: np.array(values, np.float32))
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+EPISODE_IDS = WORDS.filter(is_plain_name)
 
 
 def through_the_wire(message: Any) -> list[Any]:
@@ -89,7 +92,9 @@ def test_a_verdict_comes_back_the_same(probability: float, gates: bool, success:
         assert conversion.tick_of(message) == tick
 
 
-@given(st.sampled_from(Phase), st.sampled_from(Outcome), st.sampled_from(Mode), UINT32, UINT32, WORDS, WORDS, TICKS)
+@given(
+    st.sampled_from(Phase), st.sampled_from(Outcome), st.sampled_from(Mode), UINT32, UINT32, EPISODE_IDS, WORDS, TICKS
+)
 def test_an_episode_status_comes_back_the_same(
     phase: Phase, outcome: Outcome, mode: Mode, episode: int, final_step: int, name: str, reason: str, tick: Tick
 ) -> None:
@@ -108,6 +113,15 @@ def test_an_episode_status_comes_back_the_same(
     )
     for message in through_the_wire(conversion.episode_status_to_msg(status)):
         assert conversion.episode_status_from_msg(message) == status
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "/a"])
+def test_an_episode_that_runs_under_a_name_that_no_bag_can_have_is_refused(name: str) -> None:
+    message = EpisodeState(state=Phase.RUNNING, episode_id=name)
+    with pytest.raises(MessageError, match="episode_state: expected the name of the running episode"):
+        conversion.episode_status_from_msg(message)
+    message.state = Phase.ENDED
+    assert conversion.episode_status_from_msg(message).episode_id == name
 
 
 @given(TICKS, WORDS)

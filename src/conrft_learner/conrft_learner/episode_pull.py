@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Protocol
 
 from conrft_data import durable_files
+from conrft_data.bags.label import LABEL_FILE
+from conrft_data.bags.listing import METADATA_FILE
 
 EPISODES, DEMONSTRATIONS = 0, 1
-METADATA = "metadata.yaml"
-LABEL = "label.json"
 PARTIAL_PREFIX = ".pull-"
 MANIFEST = "manifest.json"
 CHUNK = 256 * 1024  # bytes
@@ -140,7 +140,7 @@ class EpisodePull:
 
     def _bring(self, collection: int, folder: Path, remote: RemoteEpisode) -> bool:
         name = remote.episode_id
-        if not _is_plain(name):
+        if not durable_files.is_plain_name(name):
             raise EpisodeUnavailable(f"{name!r} is no episode's name: it is not fetched")
         bag = folder / name
         if not bag.exists():
@@ -156,7 +156,7 @@ class EpisodePull:
     def _metadata_sha256(self, bag: Path) -> str:
         if bag not in self._metadata:
             try:
-                self._metadata[bag] = hashlib.sha256((bag / METADATA).read_bytes()).hexdigest()
+                self._metadata[bag] = hashlib.sha256((bag / METADATA_FILE).read_bytes()).hexdigest()
             except FileNotFoundError:
                 return ""
         return self._metadata[bag]
@@ -274,12 +274,12 @@ class PullThread:
 
 def _check_files(episode_id: str, files: list[RemoteFile], remote: RemoteEpisode) -> None:
     for file in files:
-        if not _is_plain(file.name) or file.name == LABEL:
+        if not durable_files.is_plain_name(file.name) or file.name == LABEL_FILE:
             raise EpisodeUnavailable(f"{episode_id}: {file.name!r} is no file's name: it is not fetched")
-    if METADATA not in (file.name for file in files):
-        raise EpisodeUnavailable(f"{episode_id}: has no {METADATA}, it is not fetched")
-    if not any(file.name == METADATA and file.sha256 == remote.metadata_sha256 for file in files):
-        raise EpisodeUnavailable(f"{episode_id}: its {METADATA} has changed, it is fetched anew")
+    if METADATA_FILE not in (file.name for file in files):
+        raise EpisodeUnavailable(f"{episode_id}: has no {METADATA_FILE}, it is not fetched")
+    if not any(file.name == METADATA_FILE and file.sha256 == remote.metadata_sha256 for file in files):
+        raise EpisodeUnavailable(f"{episode_id}: its {METADATA_FILE} has changed, it is fetched anew")
 
 
 def _begin(partial: Path, episode_id: str, files: list[RemoteFile]) -> None:
@@ -314,11 +314,6 @@ def _sha256(path: Path, size: int) -> str:
 
 def _write_label(bag: Path, text: str) -> None:
     """The robot's label counts; where it has none, one that was given here stays."""
-    file = bag / LABEL
+    file = bag / LABEL_FILE
     if text and not (file.is_file() and file.read_text(encoding="utf-8") == text):
         durable_files.write_text(file, text)
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name stays in its folder."""
-    return bool(name) and not name.startswith(".") and "\0" not in name and Path(name).name == name

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conrft_data.bags import BagError, read_episode, read_label
+from conrft_data.bags.label import LABEL_FILE
+from conrft_data.bags.listing import METADATA_FILE
 from conrft_data.types import Episode, Float32, Image
 from conrft_learner.embedding_cache import cached
 from conrft_learner.trainer import EpisodeRefused, Trainer
-
-METADATA = "metadata.yaml"
-LABEL = "label.json"
 
 
 class EpisodeEncoder(Protocol):
@@ -102,7 +101,7 @@ class EpisodeIntake:
     def _new(self, folder: Path | None) -> list[Path]:
         known = (set(self._trainer.journal) - self._trainer.lost) | set(self.refused)
         names = sorted(name for name in folder_names(folder) if name not in known)
-        return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA).is_file())[1]]
+        return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA_FILE).is_file())[1]]
 
     def _embeddings(self, bag: Path, episode: Episode) -> Float32 | None:
         """Those in the bag where this run's backbone made them, else computed; None where the frames are known."""
@@ -140,6 +139,6 @@ def folder_names(folder: Path | None) -> list[str]:
 def label_time(bag: Path) -> int:
     """When the bag's label was written, ns; 0 without a label."""
     try:
-        return (bag / LABEL).stat().st_mtime_ns
+        return (bag / LABEL_FILE).stat().st_mtime_ns
     except OSError:
         return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -191,30 +190,12 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 32 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("a small disk needs root: mount -t tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path, *, leaving: int) -> None:
-    """Takes all room but ``leaving`` bytes."""
-    filler = disk / "filler"
-    filler.unlink(missing_ok=True)
-    with filler.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - leaving)
-
-
 def test_a_full_disk_pauses_training_and_damages_nothing(
     start: Callable[..., subprocess.Popen[str]],
     listener: Listener,
     camera_episode: MakeEpisode,
     small_disk: Path,
+    fill_disk: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     def says(words: str) -> Callable[[], bool]:
@@ -228,14 +209,14 @@ def test_a_full_disk_pauses_training_and_damages_nothing(
     listener.wait(lambda: listener.caught_up_with("test-000002"), learner)
     listener.wait(says("waits for episodes"), learner)
 
-    fill(small_disk, leaving=0)  # no room for the frames
+    fill_disk(leaving=0)  # no room for the frames
     write_episode(tmp_path / "episodes", camera_episode(3))
     listener.wait(told, learner)
     assert f"make room in {small_disk / 'run'}, and it goes on by itself" in listener.diagnostics[-1]
     assert listener.levels[-1] == DiagnosticStatus.ERROR
     assert not listener.caught_up_with("test-000003")
 
-    fill(small_disk, leaving=150_000)  # room for the frames, none for a checkpoint
+    fill_disk(leaving=150_000)  # room for the frames, none for a checkpoint
     listener.diagnostics.clear()
     listener.wait(lambda: "test-000003" in (small_disk / "run/metrics.jsonl").read_text(), learner)
     listener.wait(told, learner)

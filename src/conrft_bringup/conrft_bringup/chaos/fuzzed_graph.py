@@ -20,6 +20,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
@@ -54,6 +55,7 @@ _LEVEL_ERROR = 2
 _CLOCK_STEP_NS = 20_000_000
 _ANSWER_WALL_S = 5.0
 _STILL_M = 1e-9
+_STOP_M = 0.09  # one leash, and what a contact pushed the arm back
 
 
 @dataclass
@@ -145,6 +147,7 @@ class FuzzedGraph:
         ROS time goes on only when everybody had time to answer, so that it does not matter how fast the machine is.
         """
         self._commanded = True
+        self._commander._on_emergency_stop(Bool(data=False))
         self._commander._on_reset_stop(Trigger.Request(), Trigger.Response())
         world, end = self._world, time.monotonic() + timeout_s
         # Whoever spoke in the supervisor's name ends the episode that it had begun: nobody else knows of that one.
@@ -253,7 +256,9 @@ class FuzzedGraph:
         report.farthest_m = max(report.farthest_m, distance if math.isfinite(distance) else math.inf)
         if not self._commanded and self._last_target is not None:
             moved = float(np.linalg.norm(target[:3] - self._last_target[:3]))
-            report.moved_without_command += moved > _STILL_M
+            # A stop brings the target back to where the arm says that it is.
+            allowed = _STOP_M if self._commander._commander.stop.reason else _STILL_M
+            report.moved_without_command += moved > allowed
         self._last_target = target
 
 

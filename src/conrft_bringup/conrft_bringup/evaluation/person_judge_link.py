@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from conrft_bringup.evaluation.person_judge import End, Label, PersonJudge, Request, Say, Start
 from conrft_data import topics
 from conrft_data.bags import relabel
+from conrft_data.bags.listing import METADATA_FILE
 from conrft_data.conversion import episode_status_from_msg
 from conrft_data.types import Outcome
 
@@ -140,6 +141,6 @@ class PersonJudgeLink:
     def _label(self, request: Label) -> None:
         bag = self._episodes / request.episode_id
         deadline = time.monotonic() + _RECORDING_S
-        while not (bag / "metadata.yaml").is_file() and time.monotonic() < deadline:
+        while not (bag / METADATA_FILE).is_file() and time.monotonic() < deadline:
             time.sleep(0.05)
         relabel(bag, Outcome(request.outcome), request.reason)

@@ -57,7 +57,7 @@ class EpisodeWriter:
         Raises:
             BagError: the episode exists already, its name is no file name, or the disk refuses.
         """
-        if not episode_id or episode_id.startswith(".") or Path(episode_id).name != episode_id:
+        if not durable_files.is_plain_name(episode_id):
             raise BagError(f"episode id {episode_id!r} is not a plain file name")
         self._target = Path(folder) / episode_id
         self._temporary = Path(folder) / f"{temporary_prefix}{episode_id}"

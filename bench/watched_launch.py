@@ -1,0 +1,54 @@
+"""A launch file run with a node beside it that watches, kills, and ends the launch when it has seen enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import rclpy
+from rclpy.node import Node
+
+from conrft_bringup.demo.graph_run import graph_environment
+from conrft_bringup.launch_runner.output import LaunchOutput
+from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
+from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
+
+
+class Witness(Protocol):
+    """Who watches a launch."""
+
+    def look(self, supervisor: ProcessSupervisor) -> None:
+        """Called by the runner again and again; spins the witness's node and may end the launch."""
+
+
+W = TypeVar("W", bound=Witness)
+
+
+def watched_launch(
+    launch_file: str, arguments: dict[str, str], log: Path, make_witness: Callable[[Node], W], *, period_s: float
+) -> tuple[W, LaunchResult]:
+    """Runs ``train`` or another launch file of the suite until the witness ends it or it ends by itself.
+
+    Raises:
+        KeyboardInterrupt: the person ended it.
+    """
+    environment = graph_environment()
+    os.environ.update(environment)
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("witness", context=context)
+    output = LaunchOutput(log, quiet=True)
+    witness = make_witness(node)
+    try:
+        path = find_launch_file(launch_file, environment)
+        grace = GracePeriods(terminate=30.0, kill=5.0)
+        result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=period_s)
+    finally:
+        output.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return witness, result
