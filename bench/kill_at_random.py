@@ -84,6 +84,8 @@ class Kill:
     restarts: int = 0
     moves_s: list[float] = field(default_factory=list)
     begun_s: list[float] = field(default_factory=list)
+    pid: int = 0
+    respawned_s: float = math.inf
     back_s: float = math.inf
     problems: list[str] = field(default_factory=list)
 
@@ -94,8 +96,11 @@ class Kill:
 
     @property
     def begun_without_victim(self) -> int:
-        """Episodes that began before the victim was back."""
-        return sum(at < self.back_s - UNORDERED_S for at in self.begun_s)
+        """Episodes that began before there was a new process of the victim.
+
+        Its first word would be too late a measure: the supervisor may have heard it before this process.
+        """
+        return sum(at < self.respawned_s for at in self.begun_s)
 
 
 @dataclass
@@ -144,6 +149,7 @@ class Witness:
             self._executor.spin_once(timeout_sec=left)
         pids = {label.rsplit("-", 1)[0]: pid for label, pid in supervisor.running().items()}
         self._pids = pids
+        self._note_respawn(pids)
         ledger, now = self._ledger, time.monotonic()
         if self._over or supervisor.result.reason:  # the launch is being ended
             return
@@ -181,9 +187,15 @@ class Witness:
         kill = self._next
         os.kill(pid, signal.SIGKILL)
         kill.during, kill.episodes_before = self._phase, len(self._ledger.ended)
+        kill.pid = pid
         self._ledger.done.append(kill)
         self._kill_at, self._killed_at, self._quiet_since = None, now, now
         self._begun, self._whole = set(), []
+
+    def _note_respawn(self, pids: dict[str, int]) -> None:
+        kill = self._open_kill()
+        if kill is not None and kill.respawned_s == math.inf and pids.get(kill.victim, kill.pid) != kill.pid:
+            kill.respawned_s = self._since_kill()
 
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
