@@ -154,6 +154,7 @@ def test_only_the_supervisor_ends_a_launch_and_only_what_can_go_on_is_started_ag
         "reward",
         "learner",
         "recorder",
+        "simulator",
     }
 
 
@@ -164,6 +165,7 @@ def test_training_waits_for_learner_policy_and_reward(environment: dict[str, str
     mux = parameters(processes["intervention_mux"])
     assert (mux["policy_expected"], mux["reward_expected"], mux["operator_expected"]) == (True, True, True)
     assert parameters(processes["scripted_operator"])["mode"] == "intervene"
+    assert supervisor["after_fault"] == "continue"
     assert (learner["episodes_dir"], learner["run_dir"], learner["demos_dir"]) == (
         "runs/x/episodes",
         "runs/x/learner",
