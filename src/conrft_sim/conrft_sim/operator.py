@@ -54,6 +54,10 @@ class OperatorHabits:
     look_about_ticks: int = 60
 
 
+# The plan itself: nobody who follows it is faster.
+FLAWLESS = OperatorHabits(speed_low=1.0, speed_high=1.0, noise=0.0, aim_spread=0.0, pause_probability=0.0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OperatorInput:
     """One moment of the device.

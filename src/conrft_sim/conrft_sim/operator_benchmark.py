@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conrft_data import rotations
 from conrft_data.reference_pose import ReferencePose
-from conrft_sim.operator import OperatorInput, ScriptedOperator
+from conrft_sim.operator import FLAWLESS, OperatorHabits, OperatorInput, ScriptedOperator
 from conrft_sim.perturbation import Perturbation
 from conrft_sim.simulation import Simulation
 from conrft_sim.task import UnknownTask, task_class, task_names
@@ -50,11 +50,13 @@ def execute(simulation: Simulation, reference: ReferencePose, action: NDArray[np
     simulation.advance()
 
 
-def measure(task: str, episodes: int, seed: int, perturbation: Perturbation) -> dict[str, float]:
+def measure(
+    task: str, episodes: int, seed: int, perturbation: Perturbation, habits: OperatorHabits | None = None
+) -> dict[str, float]:
     """Share of episodes that succeed, mean length of those, and seconds; raises UnknownTask."""
     kind = task_class(task)
     config = kind.default_config()
-    operator = ScriptedOperator("demonstrate", kind.plan(config), seed)
+    operator = ScriptedOperator("demonstrate", kind.plan(config), seed, habits=habits)
     start = time.perf_counter()
     with Simulation(config, seed, perturbation=perturbation) as simulation:
         results = [run_episode(simulation, operator, seed, episode) for episode in range(1, episodes + 1)]
@@ -74,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=20, help="of each task (default: %(default)s)")
     parser.add_argument("--tasks", nargs="+", default=["all"], help="names of tasks, or all (default)")
     parser.add_argument("--seed", type=int, default=0, help="of start states and of the hand (default: %(default)s)")
+    about = "the plan at full speed, without a hand's noise, misjudgement and pauses: how short an episode can be"
+    parser.add_argument("--flawless", action="store_true", help=about)
     parser.add_argument("--perturbation", type=Perturbation.parse, default="none", help="such as lighting,friction:0.5")
     parser.add_argument("--json", action="store_true", help="only the JSON object")
     arguments = parser.parse_args(argv)
@@ -85,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             task_class(task)
     except UnknownTask as error:
         parser.error(str(error))
-    figures = {}
+    figures, habits = {}, FLAWLESS if arguments.flawless else OperatorHabits()
     for task in tasks:
-        figures[task] = measure(task, arguments.episodes, arguments.seed, arguments.perturbation)
+        figures[task] = measure(task, arguments.episodes, arguments.seed, arguments.perturbation, habits)
         if not arguments.json:
             print(_line(task, figures[task]), flush=True)
     print(json.dumps(figures))
