@@ -24,52 +24,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import yaml
-from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from short_run import make_run
 from watched_launch import watched_launch
 
 from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_data import topics
-from conrft_data.bags import BagError, list_episodes, read_episode, write_episode
-from conrft_data.config import TaskConfig, load_config
+from conrft_data.bags import BagError, list_episodes, read_episode
 from conrft_data.conversion import episode_status_from_msg
 from conrft_data.ticks import EpisodeStatus
-from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome, Phase
+from conrft_data.types import Outcome, Phase
 from conrft_learner.checkpoints import read_newest
-from conrft_learner.offline import train_offline
 from conrft_msgs.msg import EpisodeState, LearnerStatus, PolicyOutput
-from conrft_reward.classifier import ClassifierConfig, SuccessClassifier, camera_sizes
 
 VICTIMS = ("learner", "recorder", "policy", "simulator")
-STEPS = 12  # of an episode
 SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
 PATIENCE_S = 150.0  # for an episode after a kill
 STILL_M = 1e-4
 UNORDERED_S = 0.5
 # So long after its kill the arm may move at most: the answer under way; the recorder's silence must be noticed first.
 HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
-PRESET = {
-    "name": "short",
-    "head_hidden": [32, 32],
-    "critic_hidden": 32,
-    "batch_size": 16,
-    "online_batch_size": 16,
-    "offline_bc_steps": 20,
-    "offline_critic_steps": 5,
-    "offline_steps": 0,
-    "training_starts": 1,
-    "updates_per_tick": 1.0,
-    "replay_capacity": 20000,
-    "checkpoint_every": 5,
-    "keep_checkpoints": 2,
-    "log_every": 5,
-}
 
 
 @dataclass
@@ -292,69 +269,6 @@ def settle(ledger: Ledger) -> dict[str, Any]:
         "updates_owed": [transitions, state["owed"], state["online_updates"]],
         "cut_by_the_kill": cut,
     }
-
-
-def make_run(folder: Path) -> dict[str, str]:
-    """Makes demonstrations, classifier and the offline stage of a short run; returns the launch arguments."""
-    share = Path(get_package_share_directory("conrft_bringup"))
-    task_file, preset_file = folder / "task.yaml", folder / "preset.yaml"
-    content = yaml.safe_load((share / "config/tasks/pick_banana.yaml").read_text())
-    task_file.write_text(yaml.safe_dump(content | {"max_steps": STEPS}))
-    preset_file.write_text(yaml.safe_dump(PRESET))
-    task = load_config(TaskConfig, task_file)
-    for number in (1, 2):
-        write_episode(folder / "demos", demonstration(task, number))
-    torch.manual_seed(0)
-    classifier = folder / "reward" / "classifier.safetensors"
-    # It has learned nothing and says nothing: every episode ends at the step limit.
-    SuccessClassifier(ClassifierConfig(task=task.name, cameras=camera_sizes(task), threshold=0.999)).save(classifier)
-    train_offline(
-        demos=folder / "demos",
-        out=folder / "offline",
-        task_file=task_file,
-        preset_file=preset_file,
-        seed=0,
-        backbone="octo-nano",
-        resnet_weights=None,
-        device="cpu",
-        tensorboard=False,
-    )
-    files = {"task_file": task_file, "preset_file": preset_file, "run_dir": folder, "checkpoint": folder / "offline"}
-    return {name: str(path) for name, path in files.items()}
-
-
-def demonstration(task: TaskConfig, number: int) -> Episode:
-    """A demonstration in which the arm sinks and the images are noise."""
-    rng = np.random.default_rng(number)
-    home = np.array([*task.reset.position, 1.0, 0.0, 0.0, 0.0])
-
-    def observation(step: int) -> Observation:
-        return Observation(
-            stamp_ns=(step + 1) * 100_000_000,
-            episode=number,
-            step=step,
-            images={
-                name: rng.integers(0, 255, (camera.height, camera.width, 3), np.uint8)
-                for name, camera in task.cameras.items()
-            },
-            tcp_pose=home - np.array([0, 0, 0.005 * step, 0, 0, 0, 0]),
-            reset_pose=home,
-            tcp_twist=np.zeros(6),
-            tcp_wrench=np.zeros(6),
-            gripper_opening=1.0,
-        )
-
-    action = np.array([0, 0, 0.2, 0, 0, 0, 1], np.float32)
-    return Episode(
-        episode_id=f"noise-demonstration-{number:06d}",
-        task=task.name,
-        instruction=task.instruction,
-        mode=Mode.DEMONSTRATION,
-        outcome=Outcome.SUCCESS,
-        final_step=STEPS,
-        observations=[observation(step) for step in range(STEPS + 1)],
-        commands=[Command(action=action, source=ActionSource.OPERATOR) for _ in range(STEPS + 1)],
-    )
 
 
 class LastLook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
+from conrft_bringup.chaos.message_mix import MessageMix
 from conrft_bringup.chaos.valid_messages import EPISODE, ValidMessages
 from conrft_control.nodes.commander_node import CommanderNode
 from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
@@ -50,7 +50,6 @@ from conrft_sim.nodes.simulator_node import SimulatorNode
 # pose may be wrong by before it is doubted.
 FARTHEST_TARGET = 0.3
 _SPIN_EVERY, _RESET_EVERY = 20, 100  # rounds
-_OLD = 64  # messages of a topic that may come once more
 _LEVEL_ERROR = 2
 _CLOCK_STEP_NS = 20_000_000
 _ANSWER_WALL_S = 5.0
@@ -88,8 +87,8 @@ class FuzzedGraph:
         self.task, self.robot = load_config(TaskConfig, task_file), load_config(RobotConfig, robot_file)
         self.valid = ValidMessages(self.task, self.robot, seed)
         self.report = FuzzReport()
-        self._random, self._fuzzer = np.random.default_rng(seed), MessageFuzzer(seed)
-        self._old: dict[str, deque[Any]] = {topic: deque(maxlen=_OLD) for topic in self.valid.topics}
+        self._random = np.random.default_rng(seed)
+        self._mix = MessageMix(self.valid, self._random, seed)
         self._last_target: np.ndarray | None = None
         self._commanded = True
         rclpy.init(args=_arguments(self.task, folder, task_file, robot_file))
@@ -188,37 +187,18 @@ class FuzzedGraph:
         return found
 
     def _send(self, topic: str, subscriptions: list[tuple[Node, Any]], tick: Tick) -> None:
-        message = self._message(topic, tick)
+        message = self._mix.make(topic, tick)
         self.report.messages[topic] += 1
         raw: bytes | None = None
         for node, subscription in subscriptions:
             if subscription.raw and raw is None:
-                raw = bytes(serialize_message(message))
-                raw = self._fuzzer.cut(raw) if self._random.random() < 0.1 else raw
+                raw = self._mix.serialized(message)
             try:
                 subscription.callback(raw if subscription.raw else message)
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 place = f"{Path(where.filename).name}:{where.lineno}"
                 self.report.failures[f"{node.get_name()} {topic}: {type(error).__name__}: {error} ({place})"] += 1
-
-    def _message(self, topic: str, tick: Tick) -> Any:
-        """A valid message, a wrong one, one that came before, or one from another time."""
-        choice, old = self._random.random(), self._old[topic]
-        if choice < 0.1 and old:
-            return old[-1]
-        if choice < 0.2 and old:
-            return old[int(self._random.integers(len(old)))]
-        if choice < 0.3:
-            shift_ns = int(self._random.choice([-1, 1])) * int(10 ** self._random.uniform(6, 18))
-            step = int(self._random.choice([0, tick.step + 1, max(0, tick.step - 1), 2**32 - 1]))
-            episode = int(self._random.choice([EPISODE, EPISODE + 1, 0, 2**32 - 1]))
-            tick = Tick(max(0, tick.stamp_ns + shift_ns) % 2**61, episode, step)
-        message = self.valid.make(topic, tick)
-        if choice > 0.5:
-            message = self._fuzzer.wrong(message)
-        old.append(message)
-        return message
 
     def _clock_step_ns(self) -> int:
         """How far ROS time goes on until the next round; now and then it leaps, forwards or backwards."""
