@@ -15,6 +15,7 @@ has always recovered, no process died but those that were killed, and every reco
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from short_run import make_run
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from watched_launch import watched_launch
 
@@ -81,6 +83,7 @@ class Disturbance:
     stop_reset: bool = False
     recovered_s: float | None = None  # after the end
     died: list[str] = field(default_factory=list)
+    told: bool = False
 
     def still_after_s(self) -> float | None:
         """When the last target came before the arm stood still; None: it never did."""
@@ -132,7 +135,7 @@ class Method:
             if self._stranger.poll() is None:
                 return
             assert self._stranger.stdout is not None
-            disturbance.sent = sum(json.loads(self._stranger.stdout.read() or "{}").values())
+            disturbance.sent = sum(json.loads(self._stranger.stdout.read()).values())
             self._stranger = None
         elif time.monotonic() - disturbance.began < self._seconds:
             return
@@ -163,8 +166,11 @@ class Method:
 class Witness:
     """Sees the targets, the diagnostics and the outcomes; disturbs; ends the launch when it has seen enough."""
 
-    def __init__(self, node: Node, method: Method, plan: list[Disturbance]) -> None:
-        self._method, self._plan = method, plan
+    def __init__(
+        self, node: Node, method: Method, plan: list[Disturbance], tell: Callable[[Disturbance], None]
+    ) -> None:
+        """``tell``: called with each disturbance that is over while the launch goes on."""
+        self._method, self._plan, self._tell = method, plan, tell
         self._now: Disturbance | None = None
         self._pids: dict[str, int] = {}
         self._deaths = 0
@@ -180,6 +186,7 @@ class Witness:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._reset_stop = node.create_client(Trigger, topics.RESET_STOP)
+        self._button = node.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
         self._answer: Future | None = None
         node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
         node.create_subscription(PoseStamped, "current_pose", self._on_pose, topics.SENSOR)
@@ -229,6 +236,7 @@ class Witness:
         elif now - disturbance.ended < RECOVERY_S:
             return
         self._now, self._since, self._step = None, now, -1
+        self._tell(disturbance)
         if disturbance.recovered_s is None or all(d.began is not None for d in self._plan):
             supervisor.shut_down("seen enough")
 
@@ -241,6 +249,8 @@ class Witness:
         if not self._stopped or not self._reset_stop.service_is_ready():
             return
         if self._answer is None or self._answer.done():
+            for pressed in (True, False):  # whoever pressed it last may not have let it go
+                self._button.publish(Bool(data=pressed))
             self._answer, disturbance.stop_reset = self._reset_stop.call_async(Trigger.Request()), True
             self._stopped = False  # until the commander says so again
 
@@ -326,14 +336,14 @@ def on_the_disk(folder: Path) -> tuple[str, bool]:
     return ", ".join([f"{whole} whole", *salvaged, *wrong]), not wrong
 
 
-def kill_row(disturbance: Disturbance, witness: Witness, result: LaunchResult, folder: Path) -> str:
+def kill_row(disturbance: Disturbance, witness: Witness, result: LaunchResult, episodes: str) -> str:
     """What follows a kill."""
     if disturbance.began is None:
-        return f"| {disturbance.name} | was not killed: {result.reason}, see {folder} |"
+        return f"| {disturbance.name} | was not killed: {result.reason} |"
     left = [name for name, pid in witness.seen_pids.items() if Path(f"/proc/{pid}").exists()]
     end = f"{result.exit_code}: {result.reason}"
     cells = [disturbance.name, disturbance.arm(), disturbance.first_word(), end, ", ".join(left) or "none"]
-    return f"| {' | '.join([*cells, on_the_disk(folder / 'episodes')[0]])} |"
+    return f"| {' | '.join([*cells, episodes])} |"
 
 
 def row(disturbance: Disturbance, how: str, seconds: float) -> str:
@@ -356,12 +366,34 @@ HEADS = {
 }
 
 
+@contextlib.contextmanager
+def standard_error_to(path: Path) -> Iterator[None]:
+    """Of this process: the middleware writes a page there for each message that was cut off."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def launch(
-    method: Method, plan: list[Disturbance], arguments: dict[str, str], log: Path
+    method: Method,
+    plan: list[Disturbance],
+    arguments: dict[str, str],
+    folder: Path,
+    tell: Callable[[Disturbance], None],
 ) -> tuple[Witness, LaunchResult]:
     """One launch of the online stage, with as much of the plan as it survives."""
+    arguments = arguments | {"run_dir": str(folder)}
     try:
-        return watched_launch("train", arguments, log, lambda node: Witness(node, method, plan), period_s=0.05)
+        with standard_error_to(folder / "witness.log"):
+            return watched_launch(
+                "train", arguments, folder / "launch.log", lambda node: Witness(node, method, plan, tell), period_s=0.05
+            )
     finally:
         for disturbance in plan:  # an interrupted bench leaves no process frozen, and no stranger
             disturbance.undo()
@@ -397,23 +429,28 @@ def disturb(args: argparse.Namespace, out: Path) -> bool:
     columns = HEADS[args.how].count("|") - 1
     print(f"{HEADS[args.how]}\n|{'---|' * columns}", flush=True)
     well, waiting = True, [Disturbance(name) for name in names]
+
+    def tell(disturbance: Disturbance) -> None:
+        disturbance.told = True
+        print(row(disturbance, args.how, args.seconds), flush=True)
+
     while waiting:
         folder = out / waiting[0].name
         folder.mkdir(parents=True)
         plan = waiting[:1] if args.how == "kill" else waiting
-        method = Method(args.how, args.seconds, files)
-        witness, result = launch(method, plan, arguments | {"run_dir": str(folder)}, folder / "launch.log")
+        witness, result = launch(Method(args.how, args.seconds, files), plan, arguments, folder, tell)
         seen = [disturbance for disturbance in plan if disturbance.began is not None] or plan[:1]
-        for disturbance in seen:
-            if args.how == "kill":
-                print(kill_row(disturbance, witness, result, folder), flush=True)
-            else:
-                print(row(disturbance, args.how, args.seconds), flush=True)
-                well &= disturbance.recovered_s is not None and not disturbance.died
         episodes, readable = on_the_disk(folder / "episodes")
-        well &= readable
-        if args.how != "kill":
-            print(f"episodes of this launch: {episodes}", file=sys.stderr)
+        if args.how == "kill":
+            print(kill_row(seen[0], witness, result, episodes), flush=True)
+        else:
+            for disturbance in seen:
+                if not disturbance.told:
+                    tell(disturbance)
+                well &= disturbance.recovered_s is not None and not disturbance.died
+            print(f"{folder.name}: {episodes}", file=sys.stderr)
+        # What a stranger says on a recorded topic is recorded, and refused when it is read.
+        well &= readable or args.how == "flood"
         waiting = waiting[len(seen) :]
     return well
 

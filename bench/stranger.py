@@ -9,6 +9,7 @@ It says "begins" when it does, and at the end how many messages it has sent on e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import sys
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Bool
 
 from conrft_bringup.chaos.message_mix import MessageMix
 from conrft_bringup.chaos.valid_messages import ValidMessages
@@ -68,8 +71,7 @@ def flood(node: Stranger, victim: str, valid: ValidMessages, seconds: float, see
     """Sends on all topics of ``victim`` as fast as it can."""
     heard = {topic.lstrip("/") for topic in node.subscriptions_of(victim)}
     own = [topic for topic in valid.topics if topic.lstrip("/") in heard]
-    # Reliable and latched matches every subscription.
-    senders = {t: node.create_publisher(type(valid.make(t, node.tick)), t, topics.LATCHED) for t in own}
+    senders = {topic: sender(node, topic, valid) for topic in own}
     mix, dice = MessageMix(valid, np.random.default_rng(seed), seed), random.Random(seed)
     pools: dict[str, deque[bytes]] = {topic: deque(maxlen=POOL) for topic in own}
     sent: Counter[str] = Counter()
@@ -82,13 +84,19 @@ def flood(node: Stranger, victim: str, valid: ValidMessages, seconds: float, see
         for topic, sender in senders.items():
             pools[topic].append(mix.serialized(mix.make(topic, node.tick)))
             for raw in (pools[topic][-1], *dice.choices(pools[topic], k=BURST)):
-                sender.publish(raw)
-            sent[topic] += 1 + BURST
-    if topics.EMERGENCY_STOP in senders:
-        # A button that stays pressed would keep the arm where it is, and rightly so.
-        senders[topics.EMERGENCY_STOP].publish(Bool(data=False))
-        time.sleep(0.5)
+                # Where a subscriber that acknowledges does not follow, the middleware refuses to send more.
+                with contextlib.suppress(rclpy_implementation.RCLError):
+                    sender.publish(raw)
+                    sent[topic] += 1
     return sent
+
+
+def sender(node: Stranger, topic: str, valid: ValidMessages) -> Publisher:
+    """A publisher that matches every subscription of ``topic``."""
+    latched = DurabilityPolicy.TRANSIENT_LOCAL
+    wanted = {subscription.qos_profile.durability for subscription in node.get_subscriptions_info_by_topic(topic)}
+    profile = topics.LATCHED if latched in wanted else topics.TICK
+    return node.create_publisher(type(valid.make(topic, node.tick)), topic, profile)
 
 
 def leap(node: Stranger, by_s: float, seconds: float) -> Counter[str]:

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from conrft_bringup import episode_cli
 from conrft_bringup.command import main
+from conrft_control.nodes.commander_node import CommanderNode
+from conrft_data import topics
+
+CONFIG = Path(__file__).parents[1] / "config"
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[str, bool, str], list[str]]]:
-    """Offers a Trigger service; returns the list into which its calls are written."""
+def robot() -> Iterator[Node]:
+    """A node of the robot ``left``, served by a thread."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = Node("robot", namespace="left", context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    yield node
+    executor.shutdown()
+    thread.join()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def serve(robot: Node) -> Callable[[str, bool, str], list[str]]:
+    """Offers a Trigger service; returns the list into which its calls are written."""
 
     def start(name: str, success: bool, message: str) -> list[str]:
         calls: list[str] = []
@@ -32,15 +52,10 @@ def serve() -> Iterator[Callable[[str, bool, str], list[str]]]:
             response.success, response.message = success, message
             return response
 
-        node.create_service(Trigger, name, answer)
-        thread.start()
+        robot.create_service(Trigger, name, answer)
         return calls
 
-    yield start
-    executor.shutdown()
-    thread.join()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    return start
 
 
 @pytest.mark.parametrize(
@@ -49,6 +64,8 @@ def serve() -> Iterator[Callable[[str, bool, str], list[str]]]:
         ("start", "start_episode", True, 0),
         ("recover", "recover_robot", False, 1),
         ("configure", "configure_robot", True, 0),
+        ("reset-stop", "reset_stop", True, 0),
+        ("reset-stop", "reset_stop", False, 1),
     ],
 )
 def test_a_command_calls_its_service_once_and_tells_the_answer(
@@ -63,3 +80,46 @@ def test_a_command_calls_its_service_once_and_tells_the_answer(
     assert main(["episode", command, "--namespace", "left"]) == code
     assert calls == [service]
     assert capsys.readouterr().out == "what the robot says\n"
+
+
+def test_stop_presses_the_emergency_stop_and_lets_it_go(robot: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    heard: queue.Queue[bool] = queue.Queue()
+    robot.create_subscription(Bool, topics.EMERGENCY_STOP, lambda message: heard.put(message.data), 10)
+    assert main(["episode", "stop", "--namespace", "left"]) == 0
+    assert [heard.get(timeout=60.0), heard.get(timeout=60.0)] == [True, False]
+    assert "until conrft episode reset-stop" in capsys.readouterr().out
+
+
+def test_a_stop_that_nobody_hears_says_so(
+    robot: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(episode_cli, "_TIMEOUT_S", 0.2)
+    assert main(["episode", "stop", "--namespace", "left"]) == 2
+    assert "nobody hears /left/emergency_stop: USE THE ROBOT'S OWN STOP" in capsys.readouterr().err
+
+
+def test_the_commander_stops_and_allows_the_arm_to_move_again(capsys: pytest.CaptureFixture[str]) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context, args=["--ros-args", "-r", "__ns:=/left"])
+    values = {"task_file": CONFIG / "tasks/pick_banana.yaml", "robot_file": CONFIG / "robots/sim.yaml"}
+    parameters = [Parameter(name, value=str(value)) for name, value in values.items()]
+    commander = CommanderNode(context=context, parameter_overrides=parameters)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(commander)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        answers = [
+            main(["episode", command, "--namespace", "left"]) for command in ("reset-stop", "stop", "reset-stop")
+        ]
+    finally:
+        executor.shutdown()
+        thread.join()
+        commander.destroy_node()
+        rclpy.shutdown(context=context)
+    assert answers == [0, 0, 0]
+    assert capsys.readouterr().out.splitlines() == [
+        "the arm was not stopped",
+        "the arm stands, until conrft episode reset-stop",
+        "the arm may move again",
+    ]

@@ -1,5 +1,6 @@
 """The supervisor as a node: services, buttons, diagnostics and the scene."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from std_srvs.srv import Trigger
 from conrft_control.health_board import STOPPED
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
-from conrft_data.conversion import command_to_msg, episode_status_from_msg, ns_to_stamp
+from conrft_data.conversion import command_to_msg, episode_status_from_msg, episode_status_to_msg, ns_to_stamp
 from conrft_data.node_process import HARDWARE_ID, StopRequested
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
@@ -224,6 +225,29 @@ def test_without_actions_the_episode_is_a_fault(graph: Any, robot: Any, files: d
     supervised.reach(Phase.RUNNING)
     status = supervised.reach(Phase.ENDED)
     assert (status.outcome, status.reason[:12]) == (Outcome.FAULT, "no Action fo")
+
+
+def test_after_a_fault_what_a_stranger_said_in_the_supervisors_name_is_put_right(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, action_timeout=0.3)
+    supervised.reach(Phase.RUNNING)
+    ended = supervised.reach(Phase.ENDED)
+    stranger = episode_status_to_msg(replace(ended, phase=Phase.RUNNING, outcome=Outcome.NONE, episode_id="s-x-000007"))
+    graph.say(topics.EPISODE_STATE, stranger, topics.LATCHED)
+    graph.until(lambda: supervised.states[-1].episode_id == "s-x-000007")
+    graph.until(lambda: supervised.last == ended)
+
+
+def test_a_waiting_supervisor_puts_right_what_a_stranger_said_in_its_name(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    supervised = Supervised(graph, robot, files, required_nodes=["recorder"])
+    ready = supervised.reach(Phase.READY)
+    stranger = episode_status_to_msg(replace(ready, phase=Phase.RUNNING, episode_id="s-x-000007"))
+    graph.say(topics.EPISODE_STATE, stranger, topics.LATCHED)
+    graph.until(lambda: supervised.states[-1].episode_id == "s-x-000007")
+    graph.until(lambda: supervised.last == ready)
 
 
 def test_an_arm_that_is_not_at_home_in_time_is_a_fault_with_its_distance(

@@ -96,7 +96,8 @@ class SupervisorNode(Node):
         self._scene_future: Future | None = None
         self._begun = False
         inputs = [topics.ACTION, *([topics.REWARD] if self._supervisor.settings.reward_expected else [])]
-        self._health = NodeHealth(self, self._report, inputs=inputs, outputs=[topics.EPISODE_STATE])
+        self._told: EpisodeState | None = None
+        self._health = NodeHealth(self, self._beat, inputs=inputs, outputs=[topics.EPISODE_STATE])
         self._connect()
 
     def _declare_settings(self, *, recorder_expected: bool) -> SupervisorSettings:
@@ -296,7 +297,8 @@ class SupervisorNode(Node):
 
     def _tell(self, effect: core.Publish) -> None:
         status = effect.status
-        self._state_publisher.publish(episode_status_to_msg(status, self._robot.base_frame))
+        self._told = episode_status_to_msg(status, self._robot.base_frame)
+        self._state_publisher.publish(self._told)
         text = f"{status.episode_id} {status.phase.name}"
         if status.outcome is not Outcome.NONE:
             takeovers, ticks = self._supervisor.interventions
@@ -344,6 +346,18 @@ class SupervisorNode(Node):
             self.get_logger().error(message)
         else:
             self.get_logger().info(message)
+
+    def _beat(self) -> None:
+        """Once a second: says the state again while it waits for others to be well, and reports.
+
+        They may be in error because a stranger spoke in the supervisor's name: a recorder about an episode that there
+        is not, for one. Hearing the same again changes nothing for the others.
+        """
+        stage = self._supervisor.stage
+        waits = stage is Stage.FAULTED or (stage is Stage.READY and self._board.not_ready(time.monotonic()))
+        if waits and self._told is not None:
+            self._state_publisher.publish(self._told)
+        self._report()
 
     def _report(self) -> None:
         supervisor = self._supervisor
