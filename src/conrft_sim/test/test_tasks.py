@@ -11,8 +11,9 @@ import pytest
 
 from conrft_data.reference_pose import ReferencePose
 from conrft_sim.environment import TaskEnv, environment_id, register
-from conrft_sim.operator import ScriptedOperator
-from conrft_sim.operator_benchmark import execute, run_episode
+from conrft_sim.operator import FLAWLESS, OperatorHabits, ScriptedOperator
+from conrft_sim.operator_benchmark import execute, measure, run_episode
+from conrft_sim.perturbation import Perturbation
 from conrft_sim.plan import Plan, ideal_action
 from conrft_sim.simulation import Simulation
 from conrft_sim.task import UnknownTask, task_class, task_names
@@ -115,6 +116,13 @@ def test_the_operator_succeeds_at_the_pace_of_a_person(name: str) -> None:
             assert success, f"episode {episode}"
             lengths.append(length)
         assert 25 < np.mean(lengths) < 0.8 * simulation.task_config.max_steps
+
+
+@every_task
+def test_without_the_faults_of_a_hand_the_plan_is_quicker(name: str) -> None:
+    person, plan = (measure(name, 3, 5, Perturbation(), habits) for habits in (OperatorHabits(), FLAWLESS))
+    assert person["success"] == plan["success"] == 1.0
+    assert plan["mean_length"] < 0.8 * person["mean_length"]
 
 
 @every_task
