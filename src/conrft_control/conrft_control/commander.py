@@ -16,7 +16,7 @@ from conrft_data.config import SafetyLimits, TaskConfig
 from conrft_data.motion_limiter import MotionLimiter
 from conrft_data.reference_pose import ReferencePose
 from conrft_data.ticks import EpisodeStatus, Tick
-from conrft_data.types import ActionSource, Command, Float64, Phase
+from conrft_data.types import ActionSource, Command, Float64, Outcome, Phase
 
 TICK_NS = 100_000_000
 
@@ -172,6 +172,8 @@ class Commander:
             if self._early is not None:
                 early, self._early = self._early, None
                 return self.on_action(*early, now_ns)
+        if status.phase is Phase.ENDED and status.outcome is Outcome.FAULT:
+            return self._let_go(now_ns)
         return None
 
     def on_pose(self, stamp_ns: int, pose: Float64 | None) -> Target | None:
@@ -300,8 +302,12 @@ class Commander:
             return False
         if tick.episode == self._done.episode and tick.step <= self._done.step and tick.stamp_ns <= self._done.stamp_ns:
             return False
-        # The Action of the final step may come after the news that the episode has ended.
-        return status.phase is Phase.RUNNING or (status.phase is Phase.ENDED and tick.step <= status.final_step)
+        if status.phase is Phase.RUNNING:
+            return True
+        # The Action of the final step may come after the news that the episode has ended. After a fault it is not
+        # followed, but for lockstep, where each tick needs its answer.
+        over = status.outcome is Outcome.FAULT and not self.settings.lockstep
+        return status.phase is Phase.ENDED and tick.step <= status.final_step and not over
 
     def _is_early(self, tick: Tick) -> bool:
         """Whether the Action has overtaken the news that its episode runs. In lockstep nobody would send it again."""
@@ -396,6 +402,17 @@ class Commander:
         if self._held is None or np.linalg.norm(measured[:3] - self._held[:3]) <= _STOP_REACH * self._leash:
             self._held = measured.copy()
         return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)
+
+    def _let_go(self, now_ns: int) -> Target | None:
+        """After a fault the arm neither goes on to where it was sent nor presses on what is in its way.
+
+        Real time only: in lockstep nobody stands beside. A stop has let go before, and may be on its retreat. Where the
+        newest measured pose is no good, the arm stays with its target.
+        """
+        newest = self._poses[-1] if self._poses else None
+        if self.settings.lockstep or self.stop.reason or self._unfit(newest, now_ns):
+            return None
+        return self._halt(now_ns)
 
     def _hold(self, stamp_ns: int) -> Target | None:
         """The arm stands: the present target again, under a new stamp; where the arm is, when there is none yet.

@@ -30,6 +30,7 @@ class Driven:
     def __init__(self, task: TaskConfig, status: Status, home: np.ndarray, **settings: object) -> None:
         self.commander = Commander(task, CommanderSettings(**settings))  # type: ignore[arg-type]
         self.status, self.pose, self.step, self.now_ns = status, home.copy(), 0, 0
+        self.blocked = False
         self.targets: list[Target] = []
         self.commander.on_pose(0, self.pose)
         self.commander.on_wrench(0, NO_WRENCH, 0)
@@ -52,7 +53,7 @@ class Driven:
     def take(self, target: Target | None) -> None:
         if target is not None:
             self.targets.append(target)
-            self.pose = target.pose
+            self.pose = self.pose if self.blocked else target.pose
 
     def speeds(self) -> np.ndarray:
         """Of the targets, m/s a tick."""
@@ -163,6 +164,57 @@ def test_an_emergency_stop_does_not_lead_the_arm_to_where_it_cannot_be(driven: D
         driven.commander.on_pose(driven.now_ns + number * MS, last + np.array([0.0, 0.2, 0, 0, 0, 0, 0]))
     driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
     np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
+def blocked(driven: Driven) -> np.ndarray:
+    """Drives the target away from an arm that something holds where it began; returns where the arm is."""
+    driven.blocked = True
+    for _ in range(4):
+        driven.tick(FORWARD)
+    assert driven.targets[-1].pose[0] - driven.pose[0] == pytest.approx(0.06)
+    return driven.pose
+
+
+def test_after_a_fault_the_arm_does_not_press_on_what_is_in_its_way(driven: Driven) -> None:
+    where = blocked(running(driven))
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=driven.step)
+    np.testing.assert_array_equal(driven.targets[-1].pose, where)
+    driven.tick(FORWARD)  # the Action of the final step comes after the news
+    for _ in range(3):
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, where)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.TIMEOUT, Outcome.ABORTED])
+def test_an_episode_that_ends_without_a_fault_leaves_the_target_where_it_is(driven: Driven, outcome: Outcome) -> None:
+    blocked(running(driven))
+    last = driven.targets[-1].pose
+    driven.phase(Phase.ENDED, outcome=outcome, final_step=driven.step)
+    driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
+def test_after_a_fault_the_target_goes_nowhere_on_a_stale_pose(driven: Driven) -> None:
+    blocked(running(driven))
+    last = driven.targets[-1].pose
+    driven.now_ns += 500 * MS
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=driven.step)
+    driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
+def test_a_fault_does_not_cut_a_retreat_short(driven: Driven) -> None:
+    running(driven)
+    for _ in range(4):
+        driven.tick(FORWARD)
+    contact = driven.pose
+    driven.sense(10 * MS, HARD)
+    driven.sense()
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=3)
+    assert driven.pose[0] < contact[0]
+    for _ in range(12):
+        driven.sense()
+    np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
 
 
 def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(driven: Driven) -> None:
