@@ -166,7 +166,9 @@ class Commander:
                 self.gripper.want(1.0)
             return self._reset_step()
         if status.phase is Phase.RUNNING:
-            self._held = None
+            # In real time the arm has been held up to now: the reference begins at that target, which no false pose can
+            # have moved. In lockstep it begins where the simulator has put the arm.
+            self._held = None if self.settings.lockstep or self._held is None else self._reference.start(self._held)
             # The first Action may take one tick longer: its Observation waits for the next tick.
             self._last_action_ns = now_ns + TICK_NS
             if self._early is not None:
@@ -399,6 +401,8 @@ class Commander:
         if not self._poses:
             return None
         measured = self._poses[-1].pose
+        if self._held is None and self._answered is not None and not self.settings.lockstep:
+            self._held = self._answered.pose.copy()
         if self._held is None or np.linalg.norm(measured[:3] - self._held[:3]) <= _STOP_REACH * self._leash:
             self._held = measured.copy()
         return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)

@@ -166,6 +166,29 @@ def test_an_emergency_stop_does_not_lead_the_arm_to_where_it_cannot_be(driven: D
     np.testing.assert_array_equal(driven.targets[-1].pose, last)
 
 
+def test_a_stop_at_the_begin_of_an_episode_does_not_lead_the_arm_either(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED)
+    held = driven.targets[-1].pose
+    for number in range(6):
+        driven.take(driven.commander.on_pose(driven.now_ns + number * MS, held + np.array([0.0, 0.2, 0, 0, 0, 0, 0])))
+    driven.phase(Phase.RUNNING)
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    np.testing.assert_array_equal(driven.targets[-1].pose, held)
+
+
+def test_an_episode_begins_at_the_target_that_was_held(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED)
+    held = driven.targets[-1].pose
+    driven.phase(Phase.RUNNING)
+    driven.pose = held + np.array([0.0, 0.0, -0.01, 0, 0, 0, 0])  # the arm sinks a little below its target
+    driven.blocked = True
+    driven.sense()
+    driven.tick(Command(action=np.zeros(7, np.float32), source=ActionSource.HOLD))
+    np.testing.assert_array_equal(driven.targets[-1].pose, held)
+
+
 def blocked(driven: Driven) -> np.ndarray:
     """Drives the target away from an arm that something holds where it began; returns where the arm is."""
     driven.blocked = True
