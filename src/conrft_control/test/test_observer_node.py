@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from conrft_control.nodes.observer_node import ObserverNode
 from conrft_data import topics
 from conrft_data.conversion import episode_status_to_msg, observation_from_msg
 from conrft_data.images import array_to_image
+from conrft_data.node_process import HARDWARE_ID
 from conrft_data.types import Phase
 from conrft_msgs.msg import Observation
 
@@ -102,6 +103,26 @@ def test_the_tick_that_was_there_before_the_episode_began_is_its_step_0(lockstep
     lockstep.state(Phase.RUNNING, 100 * MS)
     lockstep.graph.until(lambda: lockstep.observations)
     assert lockstep.observations[0].step == 0
+
+
+def test_while_the_supervisor_is_silent_nothing_is_observed_because_nobody_could_end_the_episode(
+    graph: Any, robot: Any, files: dict[str, str], status: Any
+) -> None:
+    observed = Observed(graph, robot, files, status, lockstep=True, supervisor_timeout=0.5)
+    beat = DiagnosticArray(status=[DiagnosticStatus(name="supervisor", hardware_id=HARDWARE_ID)])
+    graph.say(topics.DIAGNOSTICS, beat)
+    observed.state(Phase.RUNNING, 100 * MS)
+    observed.tick(100 * MS)
+
+    def is_refused() -> bool:
+        observed.sense(200 * MS + len(observed.observations) * MS)
+        graph.spin(0.1)
+        return "no Observation: supervisor: silent for" in observed.level()[1]
+
+    graph.until(is_refused)
+    seen = len(observed.observations)
+    graph.say(topics.DIAGNOSTICS, beat)
+    graph.until(lambda: observed.sense(900 * MS) or len(observed.observations) > seen)
 
 
 def test_a_tick_that_is_sent_again_is_observed_once(lockstep: Observed) -> None:

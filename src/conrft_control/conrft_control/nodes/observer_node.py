@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from conrft_control.gripper_opening import gripper_opening
-from conrft_control.health_board import Level
+from conrft_control.health_board import HealthBoard, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task
@@ -32,7 +33,7 @@ from conrft_data.conversion import (
     wrench_from_msg,
 )
 from conrft_data.images import ImageError, array_to_image, crop_and_resize, image_to_rgb
-from conrft_data.node_process import run
+from conrft_data.node_process import HARDWARE_ID, run
 from conrft_data.ticks import Tick
 from conrft_data.types import Float64, Phase
 from conrft_msgs.msg import EpisodeState, Observation
@@ -68,6 +69,9 @@ class ObserverNode(Node):
             low=0.05,
             high=60.0,
         )
+        about = "a supervisor that says nothing for so long cannot end an episode: no Observation, s of wall time"
+        silence_s = declare(self, "supervisor_timeout", 2.5, about, low=0.5, high=120.0)
+        self._board = HealthBoard(["supervisor"], silence_s, self.get_namespace())
         # In real time a tick that comes late is not followed by a hasty one: each moves the arm a whole step.
         self._ticks = EpisodeTicks(0.0 if self._lockstep else _TICK_S / 2)
         self._reset_pose: Float64 | None = None
@@ -77,6 +81,7 @@ class ObserverNode(Node):
         self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE], outputs=[topics.OBSERVATION])
         self._publisher = self.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
         if self._lockstep:
             self.create_timer(_LOCKSTEP_CHECK_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         else:
@@ -122,12 +127,18 @@ class ObserverNode(Node):
         else:
             self._ticks.end()
 
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            level, own = Level(min(status.level[0], Level.STALE)), status.hardware_id == HARDWARE_ID
+            self._board.put(status.name, level, status.message, time.monotonic(), own=own)
+
     def _lockstep_tick(self) -> None:
         stamp_ns = self._assembler.common_stamp()
         if stamp_ns is not None and self._ticks.running:
             self._observe(stamp_ns)
 
     def _on_timer(self) -> None:
+        self._board.listen(time.monotonic())
         now_ns = self.get_clock().now().nanoseconds
         stale = self._assembler.stale(now_ns)
         if self._ticks.running and not stale:
@@ -138,6 +149,10 @@ class ObserverNode(Node):
     def _observe(self, stamp_ns: int) -> None:
         """Publishes the tick at ``stamp_ns``, unless its samples cannot be used."""
         if not self._ticks.is_due(stamp_ns):
+            return
+        if silent := self._board.silent(time.monotonic()):
+            self._problem = silent[0]
+            self._report()
             return
         try:
             message = self._message(self._assembler.samples())
@@ -205,6 +220,7 @@ class ObserverNode(Node):
             image.header.stamp = message.header.stamp
 
     def _report(self) -> None:
+        self._board.listen(time.monotonic())
         assembler, now_ns = self._assembler, self.get_clock().now().nanoseconds
         problems = assembler.missing(time.monotonic(), self._patience) if self._lockstep else assembler.stale(now_ns)
         if not self._ticks.running and not assembler.silent():
