@@ -6,10 +6,11 @@ kill: SIGKILL, each node in a launch of its own. freeze: SIGSTOP, and SIGCONT so
 seconds a stranger sends valid and malformed messages on all that the node hears, as fast as it can. leap: a stranger
 says on /clock that it is an hour later, or earlier. Where the graph goes on, one launch sees all disturbances.
 
-Without --run (a demo run that has finished its offline stage) it makes a run of short episodes and noise. The table
-says what the arm did, what was the first word about it on /diagnostics or in the episode's outcome, and how long after
-the cause had gone an episode had run from beginning to end with no node in error. The exit code is 0 when the graph
-has always recovered, no process died but those that were killed, and every recorded episode can be read.
+Without --run (a demo run that has finished its offline stage, or the folder run/ of an earlier --out) it makes a run of
+short episodes and noise. The table says what the arm did, what was the first word about it on /diagnostics or in the
+episode's outcome, and how long after the cause had gone an episode had run from beginning to end with no node in error.
+The exit code is 0 when the graph has always recovered, no process died but those that were killed, and every recorded
+episode can be read (but for a flood, in which the stranger is recorded too).
 """
 
 from __future__ import annotations
@@ -400,19 +401,17 @@ def launch(
 
 
 def run_arguments(run: Path | None, out: Path) -> dict[str, str]:
-    """Launch arguments of a demo's run, or of one that is made now."""
+    """Launch arguments of a run, or of one that is made now."""
     if run is None:
-        (out / "run").mkdir()
-        made = make_run(out / "run")
-        classifier = out / "run/reward/classifier.safetensors"
-        return (
-            made
-            | {"demos_dir": str(out / "run/demos"), "classifier": str(classifier)}
-            | {"learner_checkpoint": made["checkpoint"]}
-        )
-    run = run.resolve()
+        run = out / "run"
+        run.mkdir()
+        make_run(run)
+    run, config = run.resolve(), package_share("conrft_bringup", os.environ) / "config"
+    # A short run has files of its own.
+    task, preset = run / "task.yaml", run / "preset.yaml"
     return {
-        "task_file": str(package_share("conrft_bringup", os.environ) / "config/tasks/pick_banana.yaml"),
+        "task_file": str(task if task.is_file() else config / "tasks/pick_banana.yaml"),
+        "preset_file": str(preset if preset.is_file() else config / "presets/stable.yaml"),
         "demos_dir": str(run / "demos"),
         "checkpoint": str(run / "offline"),
         "learner_checkpoint": str(run / "offline"),
@@ -459,7 +458,7 @@ def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--how", choices=HEADS, required=True)
-    parser.add_argument("--run", type=Path, help="folder of a demo run (default: makes a short one)")
+    parser.add_argument("--run", type=Path, help="folder of a run (default: makes a short one)")
     parser.add_argument("--real-time", action="store_true", help="default: lockstep, as the demo")
     parser.add_argument("--nodes", nargs="+", choices=NODES, default=NODES, metavar="NODE", help=", ".join(NODES))
     parser.add_argument("--seconds", type=float, default=12.0, help="of a freeze, flood or leap (default: %(default)s)")
