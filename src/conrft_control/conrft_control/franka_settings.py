@@ -15,6 +15,14 @@ Torque = Annotated[float, Field(gt=0, le=200)]
 Force = Annotated[float, Field(gt=0, le=300)]
 Torques = tuple[Torque, Torque, Torque, Torque, Torque, Torque, Torque]
 Forces = tuple[Force, Force, Force, Force, Force, Force]
+# The ranges that libfranka documents for setJointImpedance and setCartesianImpedance.
+JointStiffness = Annotated[float, Field(ge=0, le=14250)]
+JointStiffnesses = tuple[
+    JointStiffness, JointStiffness, JointStiffness, JointStiffness, JointStiffness, JointStiffness, JointStiffness
+]
+Translational = Annotated[float, Field(ge=10, le=3000)]
+Rotational = Annotated[float, Field(ge=1, le=300)]
+CartesianStiffness = tuple[Translational, Translational, Translational, Rotational, Rotational, Rotational]
 
 
 class Frame(Config):
@@ -87,7 +95,9 @@ class FrankaSettings(Config):
     tcp_frame: Frame | None = Field(default=None, description="end effector in the nominal end effector's frame")
     stiffness_frame: Frame | None = Field(default=None, description="in the end effector's frame")
     collision: CollisionBehavior | None = None
-    joint_stiffness: Torques | None = Field(default=None, description="of the arm's own joint impedance, Nm/rad")
-    cartesian_stiffness: tuple[Positive, ...] | None = Field(
-        default=None, min_length=6, max_length=6, description="of the arm's own Cartesian impedance, N/m and Nm/rad"
+    joint_stiffness: JointStiffnesses | None = Field(
+        default=None, description="of the arm's own joint impedance, Nm/rad"
+    )
+    cartesian_stiffness: CartesianStiffness | None = Field(
+        default=None, description="of the arm's own Cartesian impedance: x y z N/m, then about x y z Nm/rad"
     )

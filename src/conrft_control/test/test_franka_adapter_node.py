@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from franka_ros2 import FakeAction, FakeService, provide_interfaces
+from pydantic import ValidationError
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -27,6 +28,7 @@ from conrft_data.types import Phase
 COMMAND = "gripper/gripper_position_controller/commands"
 STATE = "franka_robot_state_broadcaster/robot_state"
 SETTINGS: dict[str, Any] = {
+    "service_timeout": 30.0,  # on a busy machine even discovery takes seconds
     "load": {"mass": 0.4, "center_of_mass": [0.0, 0.0, 0.05]},
     "tcp_frame": {"position": [0.0, 0.0, 0.1]},
     "stiffness_frame": {},
@@ -298,6 +300,19 @@ def test_recovery_without_an_answer_is_given_up(workstation: Workstation) -> Non
     workstation.graph.until(answer.done)
     assert "no answer within 0.3 s" in answer.result().message
     workstation.recovery.end()
+
+
+def test_stiffness_has_the_range_of_the_robot() -> None:
+    usual = FrankaSettings(
+        joint_stiffness=(3000, 3000, 3000, 2500, 2500, 2000, 2000), cartesian_stiffness=(750, 750, 750, 15, 15, 15)
+    )
+    joint, cartesian = franka_interfaces.setup_calls(usual)
+    assert list(joint.request.joint_stiffness) == [3000, 3000, 3000, 2500, 2500, 2000, 2000]
+    assert list(cartesian.request.cartesian_stiffness) == [750, 750, 750, 15, 15, 15]
+    with pytest.raises(ValidationError, match=r"joint_stiffness.6\n.*less than or equal to 14250"):
+        FrankaSettings(joint_stiffness=(3000, 3000, 3000, 3000, 3000, 3000, 15000))
+    with pytest.raises(ValidationError, match=r"cartesian_stiffness.3\n.*less than or equal to 300"):
+        FrankaSettings(cartesian_stiffness=(750, 750, 750, 750, 15, 15))
 
 
 def test_a_missing_package_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
