@@ -38,7 +38,7 @@ from rclpy.task import Future
 from short_run import make_run
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
-from watched_launch import watched_launch
+from watched_launch import LaunchWitness, watched_launch
 
 from conrft_bringup.launch_runner.ament_index import package_share
 from conrft_bringup.launch_runner.process_supervisor import LaunchResult, ProcessSupervisor
@@ -164,7 +164,7 @@ class Method:
             raise RuntimeError(f"the stranger has ended with code {self._stranger.returncode}, see above")
 
 
-class Witness:
+class Witness(LaunchWitness):
     """Sees the targets, the diagnostics and the outcomes; disturbs; ends the launch when it has seen enough."""
 
     def __init__(

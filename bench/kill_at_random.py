@@ -24,12 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from short_run import make_run
-from watched_launch import watched_launch
+from watched_launch import LaunchWitness, watched_launch
 
 from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_data import topics
@@ -38,13 +37,13 @@ from conrft_data.conversion import episode_status_from_msg
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Outcome, Phase
 from conrft_learner.checkpoints import read_newest
-from conrft_msgs.msg import EpisodeState, LearnerStatus, PolicyOutput
+from conrft_msgs.msg import EpisodeState, LearnerStatus
 
 VICTIMS = ("learner", "recorder", "policy", "simulator")
 SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
 PATIENCE_S = 150.0  # for an episode after a kill
 STILL_M = 1e-4
-UNORDERED_S = 0.5
+THROUGH_S = 0.5
 # So long after its kill the arm may move at most: the answer under way; the recorder's silence must be noticed first.
 HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
 
@@ -61,23 +60,18 @@ class Kill:
     restarts: int = 0
     moves_s: list[float] = field(default_factory=list)
     begun_s: list[float] = field(default_factory=list)
-    pid: int = 0
-    respawned_s: float = math.inf
     back_s: float = math.inf
     problems: list[str] = field(default_factory=list)
 
     @property
     def moved_for_s(self) -> float:
         """When the arm last moved before the victim was back, s after the kill."""
-        return max((at for at in self.moves_s if at < self.back_s - UNORDERED_S), default=0.0)
+        return max((at for at in self.moves_s if at < self.back_s), default=0.0)
 
     @property
     def begun_without_victim(self) -> int:
-        """Episodes that began before there was a new process of the victim.
-
-        Its first word would be too late a measure: the supervisor may have heard it before this process.
-        """
-        return sum(at < self.respawned_s for at in self.begun_s)
+        """Episodes that began before the victim was back."""
+        return sum(at < self.back_s for at in self.begun_s)
 
 
 @dataclass
@@ -96,7 +90,7 @@ class Ledger:
         return self.done[-1] if self.done else None
 
 
-class Witness:
+class Witness(LaunchWitness):
     """Watches one launch, kills when the plan says so, and ends the launch when the plan is done."""
 
     def __init__(self, node: Node, ledger: Ledger) -> None:
@@ -114,10 +108,8 @@ class Witness:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
-        node.create_subscription(PolicyOutput, topics.POLICY_OUTPUT, self._on_policy, topics.TICK)
         node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
         node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
-        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
@@ -126,7 +118,6 @@ class Witness:
             self._executor.spin_once(timeout_sec=left)
         pids = {label.rsplit("-", 1)[0]: pid for label, pid in supervisor.running().items()}
         self._pids = pids
-        self._note_respawn(pids)
         ledger, now = self._ledger, time.monotonic()
         if self._over or supervisor.result.reason:  # the launch is being ended
             return
@@ -164,15 +155,9 @@ class Witness:
         kill = self._next
         os.kill(pid, signal.SIGKILL)
         kill.during, kill.episodes_before = self._phase, len(self._ledger.ended)
-        kill.pid = pid
         self._ledger.done.append(kill)
         self._kill_at, self._killed_at, self._quiet_since = None, now, now
         self._begun, self._whole = set(), []
-
-    def _note_respawn(self, pids: dict[str, int]) -> None:
-        kill = self._open_kill()
-        if kill is not None and kill.respawned_s == math.inf and pids.get(kill.victim, kill.pid) != kill.pid:
-            kill.respawned_s = self._since_kill()
 
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
@@ -193,21 +178,17 @@ class Witness:
         assert self._killed_at is not None
         return time.monotonic() - self._killed_at
 
-    def _on_policy(self, message: PolicyOutput) -> None:
-        self._back("policy")
-
     def _on_learner(self, message: LearnerStatus) -> None:
         self._learned = (message.last_episode_id, int(message.pending_updates))
-        self._back("learner")
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            self._back(status.name)
+    def hear(self, process: str, line: str) -> None:
+        """The victim is back with its first line, which it writes before it takes part.
 
-    def _back(self, node: str) -> None:
+        Its first message would be too late a measure: the others may have heard it long before this process.
+        """
         kill = self._open_kill()
-        # What it had said before its death is through after this time; it takes longer to start again.
-        if kill is not None and kill.victim == node and self._since_kill() > 1.0:
+        # What it had written before its death is through after this time; it takes longer to start again.
+        if kill is not None and process.rsplit("-", 1)[0] == kill.victim and self._since_kill() > THROUGH_S:
             kill.back_s = self._since_kill()
 
     def _on_state(self, message: EpisodeState) -> None:
@@ -224,10 +205,15 @@ class Witness:
 
 
 def missing_bags(ledger: Ledger) -> list[str]:
-    """Episodes that ended and have no bag that can be read; those in which nothing happened need none."""
+    """Finished episodes without a bag that can be read; those in which nothing happened need none.
+
+    One that a fault ended may have none: the recorder may have died before anything of it was on the disk.
+    """
     problems: list[BagError] = []
     there = {info.episode_id for info in list_episodes(ledger.folder / "episodes", problems)}
-    ended = {name for name, status in ledger.ended.items() if status.final_step > 0}
+    ended = {
+        name for name, status in ledger.ended.items() if status.final_step > 0 and status.outcome is not Outcome.FAULT
+    }
     return [f"{name} has no bag" for name in sorted(ended - there)] + [str(problem) for problem in problems]
 
 
@@ -255,6 +241,8 @@ def settle(ledger: Ledger) -> dict[str, Any]:
         ended = ledger.ended.get(info.episode_id)
         if ended is not None and (ended.outcome, ended.final_step) != (info.outcome, info.final_step):
             cut.append(f"{info.episode_id}: {ended.outcome.name} at {ended.final_step}, recorded {info.outcome.name}")
+    recorded = {info.episode_id for info in bags}
+    faults = {name for name, status in ledger.ended.items() if status.outcome is Outcome.FAULT}
     names = {info.episode_id for info in bags if info.final_step > 0}  # the others hold nothing to learn from
     lines = [json.loads(line) for line in (folder / "learner" / "metrics.jsonl").read_text().splitlines()]
     told = [line["episode_id"] for line in lines if line["stage"] == "episodes" and line.get("mode") == "training"]
@@ -268,10 +256,12 @@ def settle(ledger: Ledger) -> dict[str, Any]:
         "not_in_replay": sorted(set(journal) - {name for name, _ in state["replay"]}),
         "updates_owed": [transitions, state["owed"], state["online_updates"]],
         "cut_by_the_kill": cut,
+        "faults": len(faults),
+        "faults_without_a_bag": sorted(faults - recorded),
     }
 
 
-class LastLook:
+class LastLook(LaunchWitness):
     """Ends a launch of the learner alone when it has learned from everything that was recorded."""
 
     def __init__(self, node: Node, ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import rclpy
 from rclpy.node import Node
@@ -16,14 +16,18 @@ from conrft_bringup.launch_runner.process_supervisor import GracePeriods, Launch
 from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
 
 
-class Witness(Protocol):
+class LaunchWitness:
     """Who watches a launch."""
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again; spins the witness's node and may end the launch."""
+        raise NotImplementedError
+
+    def hear(self, process: str, line: str) -> None:
+        """A process, by name and number, has written a line."""
 
 
-W = TypeVar("W", bound=Witness)
+W = TypeVar("W", bound=LaunchWitness)
 
 
 def watched_launch(
@@ -39,8 +43,8 @@ def watched_launch(
     context = rclpy.Context()
     rclpy.init(context=context)
     node = Node("witness", context=context)
-    output = LaunchOutput(log, quiet=True)
     witness = make_witness(node)
+    output = LaunchOutput(log, quiet=True, listener=witness.hear)
     try:
         path = find_launch_file(launch_file, environment)
         grace = GracePeriods(terminate=30.0, kill=5.0)

@@ -492,8 +492,9 @@ class EpisodeSupervisor:
 
     def _end(self, outcome: Outcome, final_step: int, reason: str, now: Now) -> list[Effect]:
         if self._run.step >= 0:
-            self._last_id = self._unlearned_id = self.episode_id
-            self.last_outcome = outcome
+            self._last_id, self.last_outcome = self.episode_id, outcome
+            # Of an episode that ended with a fault there may be nothing on the disk to learn from.
+            self._unlearned_id = "" if outcome is Outcome.FAULT else self.episode_id
             if self.settings.recorder_expected and outcome is not Outcome.FAULT:
                 self._recording.end()
         self._reason = reason

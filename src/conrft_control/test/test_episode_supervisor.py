@@ -395,6 +395,21 @@ def test_a_learner_that_has_gone_on_with_another_robots_episode_is_not_waited_fo
     assert session.last.phase is Phase.RUNNING
 
 
+def test_an_episode_that_a_fault_ended_may_never_reach_the_learner_and_is_not_waited_for() -> None:
+    session = Session(wait_for_learner=True, after_fault=AfterFault.CONTINUE, action_timeout=5)
+    session.arrive()
+    session.supervisor.learner("", 0)
+    session.wait(0.1)
+    session.first_ns = 0
+    session.act(0, 1)
+    session.wait(6)
+    assert session.last.outcome is Outcome.FAULT
+    session.wait(1)
+    session.arrive()
+    session.wait(1)
+    assert session.last.phase is Phase.RUNNING
+
+
 def test_an_episode_without_a_tick_is_not_waited_for_by_the_learner() -> None:
     session = Session(wait_for_learner=True, reset_timeout=5, after_fault=AfterFault.CONTINUE)
     session.supervisor.learner("", 0)

@@ -111,7 +111,9 @@ def test_a_recording_cut_anywhere_comes_back_up_to_its_last_complete_tick(
     if expected is None:
         with pytest.raises(BagError):
             salvage(leftover)
-        assert (leftover / bag.name / f"{bag.name}.mcap").read_bytes() == recording[:size]
+        kept = leftover / bag.name / f"{bag.name}.mcap"
+        assert (kept.read_bytes() if size else b"") == recording[:size]
+        assert leftover.exists() == bool(size)
         assert list_episodes(folder) == []
     else:
         result = salvage(leftover)
@@ -229,6 +231,15 @@ def test_a_damaged_bag_with_nothing_usable_stays_where_it_is(tmp_path: Path, who
     with pytest.raises(BagError, match="nothing of it reached the disk"):
         salvage(bag)
     assert [path.name for path in tmp_path.iterdir()] == [bag.name]
+
+
+def test_a_leftover_of_which_no_byte_reached_the_disk_is_told_once(tmp_path: Path) -> None:
+    folder = tmp_path / ".tmp-e1" / "e1"
+    folder.mkdir(parents=True)
+    (folder / "e1.mcap").touch()
+    _, problems = salvage_all(tmp_path)
+    assert "nothing of it had reached the disk" in str(problems[0])
+    assert salvage_all(tmp_path) == ([], [])
 
 
 def test_a_leftover_without_a_recording_stays_and_is_told(tmp_path: Path) -> None:

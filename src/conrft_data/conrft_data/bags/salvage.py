@@ -33,7 +33,8 @@ def salvage(leftover: Path | str) -> Assembled:
         leftover: the hidden folder, or the damaged bag.
 
     Raises:
-        BagError: it is still being written, or nothing in it is usable; then it stays as it is.
+        BagError: it is still being written, or nothing in it is usable; then it stays as it is. A recording of which
+            not one byte had reached the disk is removed.
     """
     source = Path(leftover)
     if not source.is_dir():
@@ -78,6 +79,9 @@ def _salvage_interrupted(source: Path) -> Assembled:
         source.rmdir()
         info = read_info(target)
         return Assembled(path=target, outcome=info.outcome, final_step=info.final_step)
+    if not any(file.stat().st_size for file in source.rglob("*.mcap")):
+        shutil.rmtree(source)
+        raise BagError(f"{source}: nothing of it had reached the disk, so it is removed")
     result = _assembled(source, episode_id)
     _copy_label(source / episode_id, result.path)
     shutil.rmtree(source)
