@@ -161,7 +161,7 @@ class Method:
             disturbance.began = time.monotonic()
             os.set_blocking(self._stranger.stdout.fileno(), True)
         elif self._stranger.poll() is not None:
-            raise RuntimeError(f"the stranger has ended with code {self._stranger.returncode}, see above")
+            raise RuntimeError(f"the stranger has ended with code {self._stranger.returncode}, see witness.log")
 
 
 class Witness(LaunchWitness):

@@ -71,7 +71,7 @@ def flood(node: Stranger, victim: str, valid: ValidMessages, seconds: float, see
     """Sends on all topics of ``victim`` as fast as it can."""
     heard = {topic.lstrip("/") for topic in node.subscriptions_of(victim)}
     own = [topic for topic in valid.topics if topic.lstrip("/") in heard]
-    senders = {topic: sender(node, topic, valid) for topic in own}
+    senders = {topic: make_sender(node, topic, valid) for topic in own}
     mix, dice = MessageMix(valid, np.random.default_rng(seed), seed), random.Random(seed)
     pools: dict[str, deque[bytes]] = {topic: deque(maxlen=POOL) for topic in own}
     sent: Counter[str] = Counter()
@@ -91,7 +91,7 @@ def flood(node: Stranger, victim: str, valid: ValidMessages, seconds: float, see
     return sent
 
 
-def sender(node: Stranger, topic: str, valid: ValidMessages) -> Publisher:
+def make_sender(node: Stranger, topic: str, valid: ValidMessages) -> Publisher:
     """A publisher that matches every subscription of ``topic``."""
     latched = DurabilityPolicy.TRANSIENT_LOCAL
     wanted = {subscription.qos_profile.durability for subscription in node.get_subscriptions_info_by_topic(topic)}
