@@ -1,0 +1,50 @@
+"""What the files of the real robots say of safety: every limit, in an order that leaves each its purpose."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conrft_control.franka_settings import FrankaSettings
+from conrft_control.impedance_settings import ImpedanceSettings
+from conrft_data.config import RobotConfig, SafetyLimits, TaskConfig, load_config
+
+CONFIG = Path(__file__).parents[1] / "config"
+ROBOTS = ("fr3", "panda")
+TASKS = sorted(file.stem for file in (CONFIG / "tasks").glob("*.yaml"))
+TICK_S = 0.1
+_ROUNDING = 1e-9
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_limit_is_named_in_the_file_of_the_robot(robot: str) -> None:
+    file = CONFIG / f"robots/{robot}.yaml"
+    written = yaml.safe_load(file.read_text())
+    assert set(written["safety"]) == set(SafetyLimits.model_fields)
+    assert {"state_timeout", "camera_timeout", "action_timeout"} <= set(written)
+    assert load_config(RobotConfig, file).safety.model_dump() == written["safety"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_no_limit_of_speed_cuts_a_full_action_of_a_shipped_task_or_its_reversal(robot: str, task: str) -> None:
+    safety = load_config(RobotConfig, CONFIG / f"robots/{robot}.yaml").safety
+    scale = load_config(TaskConfig, CONFIG / f"tasks/{task}.yaml").action_scale
+    linear, angular = (math.sqrt(3) * full / TICK_S for full in (scale.translation, scale.rotation))
+    assert linear <= safety.linear_speed
+    assert angular <= safety.angular_speed
+    assert 2 * linear / TICK_S <= safety.linear_acceleration
+    assert 2 * angular / TICK_S <= safety.angular_acceleration
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_a_protective_stop_comes_after_ordinary_contact_and_before_the_reflex_of_the_robot(robot: str) -> None:
+    safety = load_config(RobotConfig, CONFIG / f"robots/{robot}.yaml").safety
+    gains = load_config(ImpedanceSettings, CONFIG / f"impedance/{robot}.yaml").contact
+    collision = load_config(FrankaSettings, CONFIG / f"franka/{robot}.yaml").collision
+    pressing = max(gains[f"task.k_pos_{axis}"] * gains[f"task.error_clip.{axis}"] for axis in "xyz")
+    assert pressing < safety.force < min(collision.collision_force[:3])
+    assert safety.torque < min(collision.collision_force[3:])
