@@ -14,7 +14,11 @@ BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "policy": ("conrft_bringup.policy_benchmark", "policy", "the backbone of an acting step, in float32 and in 8 bits"),
     "suite": ("conrft_bringup.suite.cli", "suite", "a method on all tasks: success and length beside the paper's"),
     "soak": ("conrft_bringup.soak_benchmark", "soak", "tick for an hour, and the memory of every node"),
-    "safety": ("conrft_bringup.chaos.stopping_times", "safety", "how soon the arm holds, by cause"),
+    "safety": (
+        "conrft_bringup.chaos.safety_benchmark",
+        "safety",
+        "how soon the arm holds, by cause; which limits hold",
+    ),
     "fuzz": ("conrft_bringup.chaos.fuzz_benchmark", "fuzz", "wrong, late, doubled messages on every topic of the loop"),
     "replay": ("conrft_learner.benchmark", "replay", "drawing a batch of 256 from the replay, storing episodes"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,18 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from conrft_bringup.chaos.fuzz_benchmark import COMMANDS
 from conrft_bringup.chaos.fuzzed_graph import FARTHEST_TARGET, FuzzedGraph
+from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
-from conrft_bringup.chaos.stopping_times import SafetyBench
+from conrft_bringup.chaos.safety_benchmark import ONE_TICK_MS
+from conrft_bringup.chaos.stopping_times import measure_stop
 from conrft_bringup.chaos.valid_messages import ValidMessages
+from conrft_bringup.chaos.watched_loop import WatchedLoop
+from conrft_bringup.chaos.weights_sanity import PolicyLoop, measure_weights
 from conrft_data.config import RobotConfig, TaskConfig, load_config
 from conrft_data.ticks import Tick
 
 CONFIG = Path(__file__).parents[1] / "config"
 TASK, ROBOT = CONFIG / "tasks/pick_banana.yaml", CONFIG / "robots/fr3.yaml"
-ONE_TICK_MS = 100.0
 
 
 def test_the_fuzzer_makes_messages_that_the_middleware_carries_and_the_same_ones_for_the_same_seed() -> None:
@@ -44,19 +48,37 @@ def test_wrong_messages_on_every_topic_crash_no_node_and_move_no_arm(tmp_path: P
     assert graph.report.farthest_m <= FARTHEST_TARGET
 
 
+def test_no_target_is_faster_or_gains_speed_faster_than_allowed() -> None:
+    with closing(WatchedLoop(TASK, ROBOT, SLOW)) as loop:
+        for speed in measure_speeds(loop):
+            assert speed.kept, speed
+
+
+def test_weights_that_act_quite_differently_are_flagged_or_refused_while_the_old_ones_go_on(tmp_path: Path) -> None:
+    with closing(PolicyLoop(tmp_path, TASK, ROBOT)) as loop:
+        near, far, opposite, none = measure_weights(loop)
+    assert (near.word, near.acted > 0) == ("", True)
+    assert "weights version 3 changed the last actions by" in far.word and far.acted > 0
+    assert "refused: weights version 4 change the last" in opposite.word and opposite.acted == 0
+    assert "refused: weights version 5 hold numbers that are not finite" in none.word and none.acted == 0
+
+
+# Only one loop at a time: this one stays until the module's last test.
 @pytest.fixture(scope="module")
-def bench() -> Iterator[SafetyBench]:
-    bench = SafetyBench(TASK, ROBOT)
-    yield bench
-    bench.close()
+def loop() -> Iterator[WatchedLoop]:
+    with closing(WatchedLoop(TASK, ROBOT)) as loop:
+        yield loop
 
 
 @pytest.mark.parametrize(
     ("cause", "word"),
     [
         ("emergency stop pressed", "emergency stop"),
-        ("force of 60 N, limit 40 N", "wrench: 60.0 N, limit 40.0 N"),
+        ("emergency stop pressed on the way home", "emergency stop"),
+        ("force of 52.5 N, limit 35 N", "wrench: 52.5 N, limit 35.0 N"),
+        ("torque of 12 N m, limit 10 N m", "wrench: 12.00 N m, limit 10.00 N m"),
         ("deadman button released", "deadman: button 5 is not held"),
+        ("deadman button released on the way home", "deadman: button 5 is not held"),
         ("SpaceMouse silent, deadman button held before", "deadman: nothing heard of button 5"),
         ("policy silent", "policy: no answer within 80 ms"),
         ("policy proposes NaN", "policy: the proposal is not 7 finite numbers"),
@@ -65,14 +87,22 @@ def bench() -> Iterator[SafetyBench]:
         ("measured pose silent", "current_pose: stale"),
         ("measured pose NaN", "current_pose"),
         ("measured wrench silent", "wrench: stale"),
-        ("observer frozen", "action: none for"),
+        ("measured twist silent", "twist: stale"),
+        ("gripper's state silent", "gripper: stale"),
+        ("observer frozen: no Observation", "action: none for"),
         ("intervention mux frozen", "action: none for"),
     ],
 )
 def test_whatever_fails_is_named_and_the_arm_holds_within_a_tick_of_its_detection(
-    bench: SafetyBench, cause: str, word: str
+    loop: WatchedLoop, cause: str, word: str
 ) -> None:
-    stopped = bench.measure(cause)
-    assert any(word in said for _, said in bench.world.words)
+    stopped = measure_stop(loop, cause)
+    assert any(word in said for _, said in loop.world.words)
     assert stopped.from_detection_ms is not None
     assert stopped.from_detection_ms <= ONE_TICK_MS
+
+
+def test_no_target_leaves_the_box_tilts_too_far_or_runs_too_far_ahead_whoever_drives(loop: WatchedLoop) -> None:
+    for place in measure_places(loop):
+        assert place.kept, place
+        assert place.last_outward_ms is not None and place.last_outward_ms <= ONE_TICK_MS, place

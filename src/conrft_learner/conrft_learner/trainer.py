@@ -35,6 +35,10 @@ NOT_OF_THE_RUN = {"description", "resnet_weights", "prefetch_batches", "publish_
 NOT_OF_THE_RUN |= {"checkpoint_every", "keep_checkpoints", "best_episodes"}
 
 
+def _never() -> bool:
+    return False
+
+
 class EpisodeRefused(ValueError):
     """An episode that must not be learned from; the text says why."""
 
@@ -197,13 +201,15 @@ class Trainer:
         self.log.write("relabelled", self.updates, about, shown=False)
         return True
 
-    def offline(self, progress: Progress | None = None, *, steps: int | None = None) -> None:
-        """Runs the rest of the offline stage, or at most ``steps`` of it, with checkpoints."""
+    def offline(
+        self, progress: Progress | None = None, *, steps: int | None = None, stop: Callable[[], bool] = _never
+    ) -> None:
+        """Runs the rest of the offline stage, or at most ``steps`` of it, or until ``stop``, with checkpoints."""
         total = self.offline_stage.steps
         end = total if steps is None else min(total, self.offline_step + steps)
         batches = sum(self._offline_batches(step) for step in range(self.offline_step, end))
         with self._stream("offline", batches) as stream:
-            while self.offline_step < end:
+            while self.offline_step < end and not stop():
                 figures = self._offline_update(stream)
                 self.log.add("offline", self.offline_step, figures)
                 if progress is not None:
@@ -211,11 +217,16 @@ class Trainer:
                 if self.offline_step % self.preset.checkpoint_every == 0 or self.offline_step == total:
                     self.save()
 
-    def train(self, count: int) -> Figures:
-        """Does ``count`` online updates, owed or not; returns the figures of the last."""
+    def train(self, count: int, *, stop: Callable[[], bool] = _never) -> Figures:
+        """Does ``count`` online updates, owed or not, or fewer when ``stop`` says so; returns the figures of the last.
+
+        Whoever goes on later does the same updates: batches that were drawn ahead are drawn again.
+        """
         figures: Figures = {}
         with self._stream("online", count * self.preset.critic_steps_per_actor_step) as stream:
             for _ in range(count):
+                if stop():
+                    break
                 figures = self._online_update(stream)
                 self.log.add("online", self.updates, figures)
                 if self.online_updates % self.preset.checkpoint_every == 0:

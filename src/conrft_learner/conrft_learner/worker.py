@@ -60,6 +60,7 @@ class LearningWorker:
         self._on_weights, self._on_standing = on_weights, on_standing
         self._demonstrations_are_here = demonstrations_are_here
         self._slice = slice_updates
+        self._stopping: Callable[[], bool] = lambda: False
         self._published: int | None = None
         self._labels_checked = -LABEL_PERIOD_S
         self.doing = "starts"
@@ -86,8 +87,10 @@ class LearningWorker:
     def run(self, stop: threading.Event, wake: threading.Event, poll_s: float = 0.2) -> None:
         """Works until ``stop`` is set; idle, it looks for new bags every ``poll_s`` and at once when ``wake`` is set.
 
+        It ends between two updates: with the paper's critic one alone takes seconds on a CPU.
         A disk that refuses (full, unplugged) pauses the work, with the reason in ``problem``, until it can be done.
         """
+        self._stopping = stop.is_set
         while not stop.is_set():
             try:
                 busy = self.step()
@@ -164,7 +167,7 @@ class LearningWorker:
         if trainer.offline_finished or not trainer.replay.count("demonstrations"):
             return False
         self.doing = "trains offline"
-        trainer.offline(steps=self._slice)
+        trainer.offline(steps=self._slice, stop=self._stopping)
         return True
 
     def _announce_start(self) -> bool:
@@ -180,7 +183,7 @@ class LearningWorker:
             return False
         self.doing = "trains online"
         before, started = trainer.online_updates, time.monotonic()
-        trainer.train(min(self._slice, trainer.pending_updates))
+        trainer.train(min(self._slice, trainer.pending_updates), stop=self._stopping)
         done, seconds = trainer.online_updates - before, time.monotonic() - started
         self.pace.add(done, seconds, finished=not trainer.pending_updates)
         if not trainer.pending_updates or trainer.updates - (self._published or 0) >= trainer.preset.publish_every:

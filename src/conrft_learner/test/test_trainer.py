@@ -103,6 +103,22 @@ def test_a_run_continued_from_a_checkpoint_equals_one_that_never_stopped(
     assert_same_state(stopped, straight)
 
 
+def test_a_run_told_to_stop_in_the_middle_of_its_updates_goes_on_as_if_it_had_not(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainers = []
+    for name, stops in (("straight", 0), ("stopped", 4)):
+        trainer = make_trainer(tmp_path / name, prefetch_batches=2)
+        trainer.offline()
+        trainer.ingest(make_episode(10))
+        answers = iter([False] * stops + [True])
+        trainer.train(trainer.pending_updates if stops else 0, stop=lambda answers=answers: next(answers))
+        trainer.train(trainer.pending_updates)
+        trainers.append(trainer)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "straight")
+    assert_same_state(*trainers)
+
+
 def test_a_run_continued_after_a_kill_between_ingestion_and_checkpoint_equals_one_that_never_stopped(
     make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
+from conrft_learner.batch_stream import BatchStream
 from conrft_learner.checkpoints import checkpoints
 from conrft_learner.intake import EpisodeIntake
+from conrft_learner.objectives import Figures
 from conrft_learner.pace import Pace
 from conrft_learner.trainer import Trainer
 from conrft_learner.worker import LearningWorker, Standing
@@ -129,6 +132,26 @@ def test_what_was_learned_is_saved_as_soon_as_there_is_time(
     newest = checkpoints(trainer.run_dir / "checkpoints")[-1]
     assert newest.name == "step-000000008"
     assert load(trainer.run_dir) == trainer.acting_weights()
+
+
+def test_told_to_stop_it_ends_after_the_update_under_way(
+    worker: LearningWorker,
+    trainer: Trainer,
+    tmp_path: Path,
+    make_episode: MakeEpisode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(worker)
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    stop, update = threading.Event(), trainer._online_update
+
+    def told_meanwhile(stream: BatchStream) -> Figures:
+        stop.set()
+        return update(stream)
+
+    monkeypatch.setattr(trainer, "_online_update", told_meanwhile)
+    worker.run(stop, threading.Event())
+    assert (trainer.online_updates, trainer.pending_updates) == (1, 7)
 
 
 def test_nothing_is_trained_before_lost_episodes_are_back(
