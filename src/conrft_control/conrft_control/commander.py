@@ -31,6 +31,8 @@ _UNUSABLE = "current_pose: not a finite pose, the arm holds"
 # A stopped arm is led to its measured pose over so many leashes at most: one, and what a contact pushed it back.
 _STOP_REACH = 1.5
 
+_ROUNDING_M = 1e-6
+
 # The gripper's own hysteresis: between these two an action means "as it is".
 _CLOSE_BELOW, _OPEN_ABOVE = -0.5, 0.5
 
@@ -378,7 +380,9 @@ class Commander:
 
     def _last_target(self, measured: Float64) -> Float64:
         """Where the next motion begins: at the last target, unless the arm has been brought elsewhere since."""
-        if self._answered is None or np.linalg.norm(self._answered.pose[:3] - measured[:3]) > self._leash:
+        # A target at the end of the leash is not beyond it, whatever was rounded: it would fall back and come again.
+        reach = self._leash + _ROUNDING_M
+        if self._answered is None or np.linalg.norm(self._answered.pose[:3] - measured[:3]) > reach:
             return measured
         return self._answered.pose
 

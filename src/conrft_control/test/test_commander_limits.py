@@ -198,6 +198,17 @@ def blocked(driven: Driven) -> np.ndarray:
     return driven.pose
 
 
+def test_ticks_that_come_fast_do_not_make_a_target_at_the_end_of_the_leash_flutter(
+    task: TaskConfig, status: Status, home: np.ndarray
+) -> None:
+    driven = Driven(task, status, home + np.array([0.0123, 0.0371, -0.0419, 0, 0, 0, 0]))
+    blocked(running(driven))
+    for action in [command(0.7, 0.5, -0.4), FORWARD] * 10:
+        driven.tick(action, tick_ns=50 * MS)
+        ahead = np.linalg.norm(driven.targets[-1].pose[:3] - driven.pose[:3])
+        assert ahead == pytest.approx(0.06)
+
+
 def test_after_a_fault_the_arm_does_not_press_on_what_is_in_its_way(driven: Driven) -> None:
     where = blocked(running(driven))
     driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=driven.step)

@@ -119,8 +119,9 @@ class PlayedWorld(Node):
 
     def forget(self) -> None:
         """What is recorded from now on counts."""
-        for record in (self.moves, self.targets, self.actions, self.words):
+        for record in (self.moves, self.actions, self.words):
             record.clear()
+        del self.targets[:-1]  # the next motion begins there
         self.followed = 0
 
     def _spoilt(self, topic: str, message: Any) -> Any:
