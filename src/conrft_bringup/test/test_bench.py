@@ -55,13 +55,13 @@ def test_the_policy_benchmark_measures_an_octo_only(tmp_path: Path, capsys: pyte
     assert "only an Octo is measured here" in capsys.readouterr().out
 
 
-def test_a_minute_of_the_soak_tells_missed_ticks_and_the_memory_of_every_node(
+def test_the_soak_tells_missed_ticks_and_the_memory_of_every_node(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert soak(["--minutes", "1", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["ticks"] >= 600
-    # Alone it misses none (docs/results/performance.md); beside four times the work that the cores can do it misses a sixth.
+    # Alone it misses none (docs/results/performance.md); beside four times the work that the cores can do, a sixth.
     assert figures["missed_percent"] < 50, figures
     nodes = {"observer", "intervention_mux", "commander", "policy", "reward", "learner", "recorder", "supervisor"}
     assert nodes <= {name.rsplit("-", 1)[0] for name in figures["memory"]}
