@@ -63,7 +63,7 @@ def test_the_soak_tells_missed_ticks_and_the_memory_of_every_node(
     assert figures["ticks"] >= 600
     # Alone it misses none (docs/results/performance.md); beside four times the work that the cores can do, a sixth.
     assert figures["missed_percent"] < 50, figures
-    nodes = {"observer", "intervention_mux", "commander", "policy", "reward", "learner", "recorder", "supervisor"}
+    nodes = {"observer", "intervention_mux", "commander", "policy", "learner", "recorder", "supervisor"}
     assert nodes <= {name.rsplit("-", 1)[0] for name in figures["memory"]}
 
 

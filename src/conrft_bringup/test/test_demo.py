@@ -141,11 +141,21 @@ def test_the_time_that_is_left_is_told_from_the_episodes_so_far(tmp_path: Path, 
     assert watcher._time_left == ""
 
 
-def test_each_graph_has_a_domain_of_its_own_on_this_machine_only() -> None:
-    domains = {graph_environment()["ROS_DOMAIN_ID"] for _ in range(50)}
-    assert len(domains) > 10
+def test_the_graphs_of_a_process_have_a_domain_that_no_other_process_has() -> None:
+    code = "from conrft_bringup.demo.graph_run import graph_environment as e; print(e()['ROS_DOMAIN_ID']); input()"
+    command = [sys.executable, "-c", code]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    try:
+        mine = graph_environment()
+        domains = [mine["ROS_DOMAIN_ID"], *(other.stdout.readline().strip() for other in others if other.stdout)]
+    finally:
+        for other in others:
+            other.communicate("\n")
+    assert len(set(domains)) == 9
     assert all(1 <= int(domain) <= 101 for domain in domains)
-    assert graph_environment()["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert os.environ["ROS_DOMAIN_ID"] not in domains
+    assert mine == graph_environment()
+    assert mine["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
 
 
 def test_a_broken_off_stage_goes_on_with_the_next_number(tmp_path: Path) -> None:

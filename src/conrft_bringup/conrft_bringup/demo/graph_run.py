@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import random
@@ -10,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from domain_coordinator import domain_id
 
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.progress_line import ProgressLine
@@ -26,6 +30,7 @@ _AFTER_A_DEATH = 10.0  # s in which the other nodes can still say what it did to
 _MOST_DEATHS = 3  # of a node that is started again
 _TIMES_EACH_TRIAL = 3
 _SHUTTING_DOWN = "[INFO] [launch]: shutting down"
+_reserved = contextlib.ExitStack()
 _TAIL = 15  # lines of the log that are shown when a stage fails
 
 
@@ -59,13 +64,17 @@ class Watch:
 
 
 def graph_environment() -> dict[str, str]:
-    """The environment of a graph that meets no other: its own domain, on this machine only."""
-    return {
-        **os.environ,
-        # Domains up to 101 keep clear of the ports that Linux gives to outgoing connections.
-        "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 101)),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-    }
+    """The environment of this process's graphs, which meet no other's: its own domain, on this machine only."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(_own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+@functools.cache
+def _own_domain() -> int:
+    """A domain that no other process has reserved, and not the shell's; it is kept as long as this process lives."""
+    shell, choose = os.environ.get("ROS_DOMAIN_ID", ""), random.SystemRandom()
+    # Domains up to 101 keep clear of the ports that Linux gives to outgoing connections.
+    domains = [domain for domain in range(1, 102) if str(domain) != shell]
+    return int(_reserved.enter_context(domain_id(lambda: choose.choice(domains))))
 
 
 def run_graph(
