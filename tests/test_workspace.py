@@ -70,8 +70,8 @@ ROBOT_ONLY = {
 OPTIONAL = {"wandb"}
 ROS_MODULES = {
     "action_msgs", "ament_index_python", "builtin_interfaces", "diagnostic_msgs", "domain_coordinator", "geometry_msgs",
-    "lifecycle_msgs", "nav_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "rosidl_runtime_py", "sensor_msgs", "std_msgs",
-    "std_srvs", "visualization_msgs",
+    "lifecycle_msgs", "nav_msgs", "rcl_interfaces", "rclpy", "rosgraph_msgs", "rosidl_runtime_py", "sensor_msgs",
+    "std_msgs", "std_srvs", "visualization_msgs",
 } | ROBOT_ONLY  # fmt: skip
 
 
