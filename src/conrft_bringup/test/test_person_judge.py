@@ -55,6 +55,15 @@ def running() -> PersonJudge:
     return judge
 
 
+def test_a_supervisor_that_says_the_same_again_does_not_make_the_judge_ask_again() -> None:
+    judge = PersonJudge(2)
+    assert "put the scene back" in said(judge.status(status(Phase.READY)))
+    assert judge.status(status(Phase.READY)) == []
+    judge.line("\n")
+    assert judge.status(status(Phase.READY)) == []
+    assert "it runs" in said(judge.status(status(Phase.RUNNING)))
+
+
 def test_a_trial_begins_when_the_person_has_put_the_scene_back() -> None:
     judge = PersonJudge(2)
     assert not judge.wants_line

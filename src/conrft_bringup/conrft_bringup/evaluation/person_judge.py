@@ -66,6 +66,7 @@ class PersonJudge:
         self.wanted, self.judged = wanted, done
         self._stage = _Stage.DONE if done >= wanted else _Stage.WAITING
         self._episode_id = ""
+        self._heard: tuple[str, Phase, Outcome] | None = None
         self._ready = False
 
     @property
@@ -79,10 +80,12 @@ class PersonJudge:
         return self._stage in (_Stage.ASKING_TO_START, _Stage.RUNNING, _Stage.ASKING_FOR_OUTCOME)
 
     def status(self, status: EpisodeStatus) -> list[Request]:
-        """The supervisor has spoken."""
+        """The supervisor has spoken; while it waits for others it says the same again and again."""
         self._ready = status.phase is Phase.READY
-        if self.done:
+        news = (status.episode_id, status.phase, status.outcome)
+        if self.done or news == self._heard:
             return []
+        self._heard = news
         if status.phase is Phase.READY and self._stage is _Stage.WAITING:
             return self._ask_to_start()
         if status.phase is Phase.RUNNING and self._stage is not _Stage.RUNNING:
