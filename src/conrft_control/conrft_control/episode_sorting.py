@@ -109,7 +109,9 @@ class EpisodeSorter:
         if status.phase is Phase.RUNNING:
             return self._begin(status, raw)
         recording = self._open.get(status.episode)
-        if status.phase is Phase.ENDED and recording is not None and recording.status.episode_id == status.episode_id:
+        if recording is None or recording.ended == status:  # the supervisor may say the same again
+            return []
+        if status.phase is Phase.ENDED and recording.status.episode_id == status.episode_id:
             recording.ended, recording.ended_wall_s = status, wall_s
             return [Write(status.episode_id, topics.EPISODE_STATE, raw, status.stamp_ns), *self.on_time(wall_s)]
         return []

@@ -47,6 +47,16 @@ def test_the_same_state_said_again_opens_nothing(status: Status) -> None:
     assert sort.on_status(status(Phase.RUNNING), b"", 0.0) == []
 
 
+def test_the_end_said_again_is_written_once_and_waited_for_no_longer(status: Status) -> None:
+    sort = sorter()
+    sort.on_status(status(Phase.RUNNING), b"", 0.0)
+    tell(sort, 0)
+    ended = status(Phase.ENDED, outcome=Outcome.FAULT, final_step=1)
+    assert len(sort.on_status(ended, b"", 0.0)) == 1
+    assert sort.on_status(ended, b"", 0.9) == []
+    assert [job.outcome for job in finishes(sort.on_time(1.0))] == [Outcome.FAULT]
+
+
 def test_a_message_that_overtakes_the_news_is_kept_for_its_episode(status: Status) -> None:
     sort = sorter()
     assert tell(sort, 0, kinds=(topics.OBSERVATION,)) == []
