@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -42,14 +42,10 @@ class FakeAction:
         self.cancelled = 0
         self.rejects = False
         self._ends = list[Future]()
-        self._kind, self._client = kind, ActionClient(node, kind, name)
+        self._kind = kind
         self._server = ActionServer(
             node, kind, name, self._execute, goal_callback=self._on_goal, cancel_callback=self._on_cancel
         )
-
-    def is_found(self) -> bool:
-        """Whether a client of this process has found the server; under load that takes seconds."""
-        return bool(self._client.server_is_ready())
 
     def end(self, *, well: bool = True, **result: Any) -> None:
         """The goal under way ends; ``result``: fields of the action's result."""
@@ -57,7 +53,6 @@ class FakeAction:
 
     def destroy(self) -> None:
         self._server.destroy()
-        self._client.destroy()
 
     def _on_goal(self, goal: Any) -> GoalResponse:
         return GoalResponse.REJECT if self.rejects else GoalResponse.ACCEPT

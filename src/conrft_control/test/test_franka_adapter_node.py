@@ -79,7 +79,6 @@ class Workstation:
         self.graph.until(lambda: self.move.goals)
         self.move.end(success=True)
         self.until_said(b"\x00", "")
-        self.graph.until(self.grasp.is_found)
 
     def phase(self, phase: Phase) -> None:
         message = episode_status_to_msg(self._make_status(phase))
