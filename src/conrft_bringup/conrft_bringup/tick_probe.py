@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import struct
 import sys
 import time
@@ -62,8 +63,12 @@ def stamp_of(raw: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def measure(ticks: int, longest_s: float) -> dict[str, float | int]:
-    """Listens until ``ticks`` ticks came while the learner was training; raises TimeoutError."""
+def measure(ticks: int, longest_s: float, stall_s: float = 60.0) -> dict[str, float | int]:
+    """Listens until ``ticks`` ticks came while the learner was training.
+
+    Raises TimeoutError after ``longest_s``, or when no tick came for ``stall_s`` after the first: a protective stop,
+    for one, waits for a person. The text then holds the figures so far.
+    """
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
@@ -95,11 +100,15 @@ def measure(ticks: int, longest_s: float) -> dict[str, float | int]:
     node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, on_status, topics.LATCHED)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    deadline = time.monotonic() + longest_s
+    deadline, answered, moved = time.monotonic() + longest_s, 0, math.inf
     try:
-        while len(latencies.latency_ms) < ticks:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(latencies.latency_ms)} of {ticks} ticks in {longest_s:.0f} s")
+        while (seen := len(latencies.latency_ms)) < ticks:
+            now = time.monotonic()
+            answered, moved = (seen, now) if seen != answered else (answered, moved)
+            if now > deadline:
+                raise TimeoutError(f"{seen} of {ticks} ticks in {longest_s:.0f} s")
+            if now > moved + stall_s:
+                raise TimeoutError(f"no tick for {stall_s:.0f} s after {seen} of {ticks}: {latencies.figures()}")
             executor.spin_once(timeout_sec=0.1)
     finally:
         executor.shutdown(timeout_sec=0)

@@ -3,15 +3,21 @@ from __future__ import annotations
 import importlib
 import json
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import rclpy
 import torch
 
 from conrft_bringup.bench_cli import BENCHMARKS
 from conrft_bringup.policy_benchmark import policy
 from conrft_bringup.soak_benchmark import soak
-from conrft_bringup.tick_probe import TickLatencies, stamp_of
+from conrft_bringup.tick_probe import TickLatencies, measure, stamp_of
+from conrft_data import topics
+from conrft_data.conversion import ns_to_stamp
+from conrft_msgs.msg import Action, LearnerStatus, Observation
 
 MS = 1_000_000
 
@@ -35,6 +41,34 @@ def test_ticks_that_were_held_late_or_unanswered_are_missed() -> None:
         "latency_ms_median": 40.0,
         "latency_ms_p99": pytest.approx(80.92),
     }
+
+
+def test_a_loop_that_stands_still_ends_the_measurement_with_the_figures_so_far() -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node, over = rclpy.create_node("loop", context=context), threading.Event()
+    status = node.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LATCHED)
+    seen = node.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
+    done = node.create_publisher(Action, topics.ACTION, topics.TICK)
+
+    def one_tick() -> None:
+        status.publish(LearnerStatus(pending_updates=1))
+        stamp = ns_to_stamp(time.time_ns())
+        while not over.wait(0.1):  # the same tick again and again: one is what it is
+            for message, publisher in ((Observation(), seen), (Action(), done)):
+                message.header.stamp = stamp
+                publisher.publish(message)
+
+    thread = threading.Thread(target=one_tick)
+    thread.start()
+    try:
+        with pytest.raises(TimeoutError, match=r"no tick for 1 s after 1 of 9: .*'ticks': 1,"):
+            measure(9, 60.0, stall_s=1.0)
+    finally:
+        over.set()
+        thread.join()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_the_policy_benchmark_compares_the_same_embeddings(capsys: pytest.CaptureFixture[str]) -> None:

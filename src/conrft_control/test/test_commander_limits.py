@@ -22,6 +22,7 @@ def command(*action: float) -> Command:
 
 
 FORWARD, BACKWARD = command(1.0), command(-1.0)
+BESIDE = np.array([0.0, 0.2, 0, 0, 0, 0, 0])
 
 
 class Driven:
@@ -49,6 +50,11 @@ class Driven:
         self.take(self.commander.on_wrench(self.now_ns, wrench, self.now_ns))
         self.take(self.commander.on_pose(self.now_ns, self.pose))
         self.take(self.commander.on_gripper(self.now_ns, 1.0))
+
+    def believe(self, pose: np.ndarray) -> None:
+        """So many measured poses agree that they are believed, wrong as they may be."""
+        for number in range(6):
+            self.take(self.commander.on_pose(self.now_ns + number * MS, pose))
 
     def take(self, target: Target | None) -> None:
         if target is not None:
@@ -160,8 +166,7 @@ def test_an_emergency_stop_does_not_lead_the_arm_to_where_it_cannot_be(driven: D
     running(driven)
     driven.tick(FORWARD)
     last = driven.targets[-1].pose
-    for number in range(6):  # so many that agree are believed
-        driven.commander.on_pose(driven.now_ns + number * MS, last + np.array([0.0, 0.2, 0, 0, 0, 0, 0]))
+    driven.believe(last + BESIDE)
     driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
     np.testing.assert_array_equal(driven.targets[-1].pose, last)
 
@@ -170,8 +175,7 @@ def test_a_stop_at_the_begin_of_an_episode_does_not_lead_the_arm_either(driven: 
     running(driven).tick(FORWARD)
     driven.phase(Phase.ENDED)
     held = driven.targets[-1].pose
-    for number in range(6):
-        driven.take(driven.commander.on_pose(driven.now_ns + number * MS, held + np.array([0.0, 0.2, 0, 0, 0, 0, 0])))
+    driven.believe(held + BESIDE)
     driven.phase(Phase.RUNNING)
     driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
     np.testing.assert_array_equal(driven.targets[-1].pose, held)

@@ -227,15 +227,20 @@ def test_without_actions_the_episode_is_a_fault(graph: Any, robot: Any, files: d
     assert (status.outcome, status.reason[:12]) == (Outcome.FAULT, "no Action fo")
 
 
+def contradict(graph: Any, supervised: Supervised, said: EpisodeStatus) -> None:
+    """A stranger says in the supervisor's name that another episode runs."""
+    stranger = replace(said, phase=Phase.RUNNING, outcome=Outcome.NONE, episode_id="s-x-000007")
+    graph.say(topics.EPISODE_STATE, episode_status_to_msg(stranger), topics.LATCHED)
+    graph.until(lambda: supervised.states[-1].episode_id == "s-x-000007")
+
+
 def test_after_a_fault_what_a_stranger_said_in_the_supervisors_name_is_put_right(
     graph: Any, robot: Any, files: dict[str, str]
 ) -> None:
     supervised = Supervised(graph, robot, files, action_timeout=0.3)
     supervised.reach(Phase.RUNNING)
     ended = supervised.reach(Phase.ENDED)
-    stranger = episode_status_to_msg(replace(ended, phase=Phase.RUNNING, outcome=Outcome.NONE, episode_id="s-x-000007"))
-    graph.say(topics.EPISODE_STATE, stranger, topics.LATCHED)
-    graph.until(lambda: supervised.states[-1].episode_id == "s-x-000007")
+    contradict(graph, supervised, ended)
     graph.until(lambda: supervised.last == ended)
 
 
@@ -244,9 +249,7 @@ def test_a_waiting_supervisor_puts_right_what_a_stranger_said_in_its_name(
 ) -> None:
     supervised = Supervised(graph, robot, files, required_nodes=["recorder"])
     ready = supervised.reach(Phase.READY)
-    stranger = episode_status_to_msg(replace(ready, phase=Phase.RUNNING, episode_id="s-x-000007"))
-    graph.say(topics.EPISODE_STATE, stranger, topics.LATCHED)
-    graph.until(lambda: supervised.states[-1].episode_id == "s-x-000007")
+    contradict(graph, supervised, ready)
     graph.until(lambda: supervised.last == ready)
 
 
