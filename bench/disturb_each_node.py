@@ -42,14 +42,13 @@ from watched_launch import LaunchWitness, watched_launch
 
 from conrft_bringup.launch_runner.ament_index import package_share
 from conrft_bringup.launch_runner.process_supervisor import LaunchResult, ProcessSupervisor
-from conrft_control.health_board import STOPPED
 from conrft_data import topics
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.listing import list_episodes
 from conrft_data.bags.reader import read_episode
 from conrft_data.bags.salvage import salvage_all
 from conrft_data.conversion import episode_status_from_msg, stamp_to_ns
-from conrft_data.node_process import HARDWARE_ID
+from conrft_data.node_process import HARDWARE_ID, STOPPED
 from conrft_data.types import Outcome, Phase
 from conrft_msgs.msg import Action, EpisodeState, SceneState
 

@@ -49,6 +49,7 @@ class SupervisorSettings:
         action_timeout: without an Action for so long the episode ends with a fault.
         decision_timeout: for the reward of the final step.
         scene_timeout: for the scene to be put back.
+        scene_retry: without an answer for so long it is asked for again: who was asked may have died.
         reset_timeout: for the arm to reach the reset pose.
         error_patience: a node may be in error for so long before the episode ends.
         recorder_expected: an episode counts when the recorder has it whole on the disk.
@@ -83,6 +84,7 @@ class SupervisorSettings:
     action_timeout: float = 15.0
     decision_timeout: float = 1.0
     scene_timeout: float = 30.0
+    scene_retry: float = 5.0
     reset_timeout: float = 60.0
     error_patience: float = 3.0
     quiet: float = 0.03
@@ -189,6 +191,7 @@ class EpisodeSupervisor:
         self.last_outcome = Outcome.NONE
         self._entered_wall_s = 0.0
         self._entered_ros_ns = 0
+        self._asked_wall_s = 0.0
         self._run = _Running(0.0)
         self._steps: OrderedDict[int, int] = OrderedDict()
         self._reason = ""
@@ -355,6 +358,8 @@ class EpisodeSupervisor:
         match self.stage:
             case Stage.SCENE if self._since(now) > self.settings.scene_timeout:
                 return self._fault(f"the scene was not reset within {self.settings.scene_timeout:.0f} s", now)
+            case Stage.SCENE if now.wall_s - self._asked_wall_s > self.settings.scene_retry:
+                return [self._ask_for_scene(now)]
             case Stage.SETTLING:
                 return self._settle(now)
             case Stage.RESETTING if self._since(now) > self.settings.reset_timeout:
@@ -391,8 +396,12 @@ class EpisodeSupervisor:
         self._reason = ""
         if self.settings.scene_reset:
             self._enter(Stage.SCENE, now)
-            return [ResetScene(self.settings.seed, self.episode)]
+            return [self._ask_for_scene(now)]
         return self._begin_reset(now)
+
+    def _ask_for_scene(self, now: Now) -> ResetScene:
+        self._asked_wall_s = now.wall_s
+        return ResetScene(self.settings.seed, self.episode)
 
     def _begin_reset(self, now: Now) -> list[Effect]:
         self._enter(Stage.RESETTING, now)

@@ -22,9 +22,6 @@ def node_of(status_name: str) -> tuple[str, str]:
     return namespace.strip("/"), node
 
 
-# Key of a diagnostic value: why the arm must stand until a person allows it to move again.
-STOPPED = "stopped"
-
 # A stranger that invents names for itself must not fill the memory.
 _MOST_REPORTS = 256
 
@@ -78,9 +75,9 @@ class HealthBoard:
     ) -> None:
         """One diagnostic status came; ``own``: from a node of this suite, whose name then has its namespace.
 
-        ``stopped``: the node keeps the arm from moving until a person acts, so that patience is of no use. Passed over
-        are strangers that are not required, and nodes of another namespace. diagnostic_updater leaves the namespace
-        out, so a stranger's name without one may be that of a required node.
+        ``stopped``: an episode under way cannot go on, so that patience is of no use. Passed over are strangers that
+        are not required, and nodes of another namespace. diagnostic_updater leaves the namespace out, so a stranger's
+        name without one may be that of a required node.
         """
         namespace, node = node_of(status_name)
         if node not in self._required and not own:

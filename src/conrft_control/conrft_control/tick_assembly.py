@@ -32,6 +32,7 @@ class TickAssembler:
         if not max_age_s:
             raise ValueError("a tick needs at least one stream")
         self._streams = {name: _Stream(max_age_ns=round(age * 1e9)) for name, age in max_age_s.items()}
+        self._given_up_ns = -1
 
     def put(self, name: str, stamp_ns: int, sample: Any, wall_s: float = 0.0) -> None:
         """Takes a sample of stream ``name``; one that arrived out of order is passed over.
@@ -50,6 +51,10 @@ class TickAssembler:
         """The stamp that all streams carry, ns, or None (lockstep)."""
         stamps = {stream.stamp_ns if stream.sample is not None else None for stream in self._streams.values()}
         return stamps.pop() if len(stamps) == 1 else None
+
+    def give_up(self) -> None:
+        """Nobody waits for the open tick any more (lockstep): nothing completes one that a dead simulator left."""
+        self._given_up_ns = self._newest_ns()
 
     def silent(self) -> list[str]:
         """Streams that have not spoken yet."""
@@ -70,16 +75,19 @@ class TickAssembler:
 
     def missing(self, wall_s: float, patience_s: float) -> list[str]:
         """One sentence for each stream that keeps a lockstep tick open for longer than ``patience_s`` of wall time."""
-        newest = max(stream.stamp_ns for stream in self._streams.values())
+        newest = self._newest_ns()
         last_arrival = max(stream.arrived_s for stream in self._streams.values())
         problems = [f"{name}: nothing received yet" for name, stream in self._streams.items() if stream.sample is None]
-        if wall_s - last_arrival > patience_s:
+        if wall_s - last_arrival > patience_s and newest != self._given_up_ns:
             problems += [
                 f"{name}: missing at tick {newest / 1e9:.3f} s, last came {stream.stamp_ns / 1e9:.3f} s"
                 for name, stream in self._streams.items()
                 if stream.sample is not None and stream.stamp_ns != newest
             ]
         return problems
+
+    def _newest_ns(self) -> int:
+        return max(stream.stamp_ns for stream in self._streams.values())
 
 
 class EpisodeTicks:

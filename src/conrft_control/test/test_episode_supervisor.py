@@ -540,6 +540,18 @@ def test_a_scene_that_is_not_reset_in_time_is_a_fault() -> None:
     assert session.ended() == (Outcome.FAULT, 0)
 
 
+def test_a_scene_is_asked_for_again_when_who_was_asked_does_not_answer() -> None:
+    session = Session(scene_reset=True, scene_retry=5, seed=7)
+    session.wait(4)
+    assert session.effects == [ResetScene(7, 1)]
+    session.wait(2)
+    session.wait(2)
+    assert session.effects == [ResetScene(7, 1)] * 2
+    session.do(session.supervisor.scene_reset_done(True, "", session.now))
+    session.wait(6)
+    assert session.effects.count(ResetScene(7, 1)) == 2
+
+
 def test_a_simulator_without_a_tick_after_the_reset_is_a_fault() -> None:
     session = Session(scene_reset=True, lockstep=True, scene_timeout=30)
     session.do(session.supervisor.scene_reset_done(True, "", session.now))

@@ -13,7 +13,7 @@ from conrft_data import topics
 from conrft_data.conversion import episode_status_to_msg, observation_from_msg
 from conrft_data.images import array_to_image
 from conrft_data.node_process import HARDWARE_ID
-from conrft_data.types import Phase
+from conrft_data.types import Outcome, Phase
 from conrft_msgs.msg import Observation
 
 MS = 1_000_000
@@ -31,12 +31,9 @@ class Observed:
         for topic, message in robot.messages(0).items():
             graph.say(topic, message)
 
-    def state(self, phase: Phase, stamp_ns: int = 0, episode: int = 1) -> None:
-        self.graph.say(
-            topics.EPISODE_STATE,
-            episode_status_to_msg(self.make_status(phase, episode, stamp_ns=stamp_ns)),
-            topics.LATCHED,
-        )
+    def state(self, phase: Phase, stamp_ns: int = 0, episode: int = 1, outcome: Outcome = Outcome.NONE) -> None:
+        status = self.make_status(phase, episode, stamp_ns=stamp_ns, outcome=outcome)
+        self.graph.say(topics.EPISODE_STATE, episode_status_to_msg(status), topics.LATCHED)
 
     def sense(self, stamp_ns: int, leave_out: str = "-") -> None:
         for topic, message in self.robot.messages(stamp_ns).items():
@@ -140,6 +137,15 @@ def test_in_lockstep_a_missing_stream_is_named(lockstep: Observed) -> None:
         lambda: lockstep.diagnostics and lockstep.level()[0] == 2 and "wrist: missing" in lockstep.level()[1]
     )
     assert lockstep.observations == []
+
+
+def test_in_lockstep_the_tick_that_a_dead_simulator_left_open_ends_with_the_fault(lockstep: Observed) -> None:
+    lockstep.sense(50 * MS)
+    lockstep.state(Phase.RUNNING, 100 * MS)
+    lockstep.sense(100 * MS, leave_out="wrist/")
+    lockstep.graph.until(lambda: lockstep.diagnostics and "wrist: missing" in lockstep.level()[1])
+    lockstep.state(Phase.ENDED, 100 * MS, outcome=Outcome.FAULT)
+    lockstep.graph.until(lambda: lockstep.level()[0] == 0)
 
 
 def test_a_pose_that_is_not_finite_is_no_observation_and_an_error(lockstep: Observed) -> None:

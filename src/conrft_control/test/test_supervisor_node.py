@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
-from conrft_control.health_board import STOPPED
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, episode_status_to_msg, ns_to_stamp
-from conrft_data.node_process import HARDWARE_ID, StopRequested
+from conrft_data.node_process import HARDWARE_ID, STOPPED, StopRequested
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Reward
@@ -291,6 +291,27 @@ def test_the_scene_is_reset_with_seed_and_episode(graph: Any, robot: Any, files:
     graph.node.create_service(ResetScene, topics.RESET_SCENE, reset)
     supervised.reach(Phase.RUNNING)
     assert asked == [(5, 1)]
+
+
+def test_a_scene_asked_of_a_simulator_that_dies_is_asked_of_the_next(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    asked: list[int] = []
+
+    def reset(request: Any, response: Any) -> Any:
+        asked.append(request.episode)
+        response.success = True
+        return response
+
+    frozen = Node("simulator", context=graph.context)  # no executor has it
+    frozen.create_service(ResetScene, topics.RESET_SCENE, reset)
+    supervised = Supervised(graph, robot, files, scene_reset=True, scene_retry=0.5)
+    graph.spin(1.0)
+    assert supervised.last is None and not asked
+    frozen.destroy_node()
+    graph.node.create_service(ResetScene, topics.RESET_SCENE, reset)
+    supervised.reach(Phase.RUNNING)
+    assert asked == [1]
 
 
 def test_a_scene_that_nobody_resets_is_a_fault(graph: Any, robot: Any, files: dict[str, str]) -> None:

@@ -68,6 +68,16 @@ def test_in_lockstep_a_stream_that_lacks_a_tick_for_too_long_is_named() -> None:
     assert streams.missing(6.1, 1.0) == ["side: missing at tick 0.100 s, last came 0.000 s"]
 
 
+def test_a_tick_that_is_given_up_is_no_problem_and_the_next_is_one_again() -> None:
+    streams = assembler()
+    streams.put("side", 0, "image", wall_s=5.0)
+    streams.put("pose", 100 * MS, "pose", wall_s=5.0)
+    streams.give_up()
+    assert streams.missing(9.0, 1.0) == []
+    streams.put("pose", 200 * MS, "pose", wall_s=10.0)
+    assert streams.missing(11.1, 1.0) == ["side: missing at tick 0.200 s, last came 0.000 s"]
+
+
 def test_an_assembler_without_streams_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         TickAssembler({})

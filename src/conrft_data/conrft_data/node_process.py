@@ -19,6 +19,8 @@ from rclpy.signals import SignalHandlerOptions
 
 # Of every diagnostic status of this suite.
 HARDWARE_ID = "conrft"
+# Key of a diagnostic value: why an episode under way cannot go on, so that waiting for the node is of no use.
+STOPPED = "stopped"
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -23,6 +23,7 @@ from std_msgs.msg import Float64MultiArray
 from conrft_data import topics
 from conrft_data.conversion import ns_to_stamp, stamp_to_ns
 from conrft_data.images import image_to_rgb
+from conrft_data.node_process import STOPPED
 from conrft_msgs.msg import SceneState
 from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.simulator_node import SimulatorNode
@@ -265,8 +266,12 @@ def started_beside(graph_of: Any, *, lockstep: bool, stage: str, stamp_ns: int) 
 
 
 def replaces(graph: Any) -> bool:
+    """First an error that ends an episode under way, later a warning that lets the next one begin."""
     statuses = [array.status[0] for array in graph.peer.heard["/diagnostics"]]
-    return any(s.level == DiagnosticStatus.WARN and "waits for reset_scene" in s.message for s in statuses)
+    waiting = [status for status in statuses if "waits for reset_scene" in status.message]
+    stopped = [status for status in waiting if any(value.key == STOPPED for value in status.values)]
+    assert all(status.level == DiagnosticStatus.ERROR for status in stopped)
+    return bool(stopped) and waiting[-1].level == DiagnosticStatus.WARN
 
 
 @pytest.mark.parametrize("lockstep", [True, False])

@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 
 from conrft_control.commander import Commander, CommanderSettings, Target
 from conrft_control.gripper_opening import gripper_opening
-from conrft_control.health_board import STOPPED, Level
+from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
@@ -42,7 +42,7 @@ from conrft_data.conversion import (
     tick_of,
     wrench_from_msg,
 )
-from conrft_data.node_process import run
+from conrft_data.node_process import STOPPED, run
 from conrft_data.types import Phase
 from conrft_msgs.msg import Action, EpisodeState
 

@@ -35,7 +35,7 @@ from conrft_data.conversion import (
 from conrft_data.images import ImageError, array_to_image, crop_and_resize, image_to_rgb
 from conrft_data.node_process import HARDWARE_ID, run
 from conrft_data.ticks import Tick
-from conrft_data.types import Float64, Phase
+from conrft_data.types import Float64, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, Observation
 
 _POSE, _TWIST, _WRENCH, _GRIPPER = "current_pose", "twist", "wrench", "gripper"
@@ -126,6 +126,8 @@ class ObserverNode(Node):
                 self._lockstep_tick()
         else:
             self._ticks.end()
+            if self._lockstep and status.outcome is Outcome.FAULT:
+                self._assembler.give_up()
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -21,7 +21,7 @@ from conrft_control import episode_supervisor as core
 from conrft_control.button_presses import ButtonPresses
 from conrft_control.episode_supervisor import AfterFault, EpisodeSupervisor, Now, Stage, SupervisorSettings
 from conrft_control.gripper_opening import gripper_opening
-from conrft_control.health_board import STOPPED, HealthBoard, Level
+from conrft_control.health_board import HealthBoard, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
@@ -44,7 +44,7 @@ from conrft_data.conversion import (
     stamp_to_ns,
     tick_of,
 )
-from conrft_data.node_process import HARDWARE_ID, StopRequested, run
+from conrft_data.node_process import HARDWARE_ID, STOPPED, StopRequested, run
 from conrft_data.types import ActionSource, Mode, Outcome
 from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
@@ -65,6 +65,7 @@ _SETTINGS: dict[str, Bounded | str] = {
     "action_timeout": Bounded(0.2, 600.0, "without an Action for so long the episode is a fault, s of wall time"),
     "decision_timeout": Bounded(0.0, 60.0, "longest wait for the reward of the final step, s of wall time"),
     "scene_timeout": Bounded(0.1, 600.0, "for the scene to be put back, s of wall time"),
+    "scene_retry": Bounded(0.1, 600.0, "without an answer the scene is asked for again, s of wall time"),
     "reset_timeout": Bounded(0.1, 600.0, "for the arm to reach the reset pose, s of wall time"),
     "recording_timeout": Bounded(0.1, 600.0, "for the recorder to have an ended episode on the disk, s of wall time"),
     "error_patience": Bounded(0.0, 600.0, "a node may be in error for so long in an episode, s of wall time"),
@@ -312,6 +313,8 @@ class SupervisorNode(Node):
         if request is None or not self._scene_client.service_is_ready():
             return
         self._scene_request = None
+        if self._scene_future is not None:
+            self._scene_client.remove_pending_request(self._scene_future)  # a late answer is not this one's
         self._scene_future = self._scene_client.call_async(request)
         self._scene_future.add_done_callback(self._on_scene_reset)
 

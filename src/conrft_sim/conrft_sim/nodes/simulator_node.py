@@ -19,7 +19,7 @@ from std_msgs.msg import Float64MultiArray
 from conrft_data import topics
 from conrft_data.config import CameraTopic, RobotConfig, TaskConfig, load_config
 from conrft_data.conversion import ns_to_stamp, stamp_to_ns
-from conrft_data.node_process import described, diagnostic_array, run
+from conrft_data.node_process import STOPPED, described, diagnostic_array, run
 from conrft_msgs.srv import ResetScene
 from conrft_sim.nodes.predecessor import Predecessor
 from conrft_sim.nodes.robot_publishers import Outgoing, RobotPublishers
@@ -34,6 +34,7 @@ _DIAGNOSTICS_PERIOD_S = 1.0
 _TICK_NS = round(TICK * 1e9)
 _REJOIN_DISTANCE = 0.08  # m
 _TARGET_TIMEOUT_S = 0.5  # without a target for so long the arm is said to hold
+_SCENE_LOST_S = 1.5  # two reports
 _WAITS_FOR_SCENE = "started again in the middle of a run: waits for reset_scene"
 
 
@@ -75,7 +76,7 @@ class SimulatorNode(Node):
         self._begun = False
         self._due: dict[str, int] = {}
         self._last_publication = self._last_target = time.monotonic()
-        self._replaces = False
+        self._replaced_at: float | None = None
         self._connect()
         wait_s = self._value("predecessor_wait")
         self._predecessor = Predecessor(self, wait_s, lockstep=self._lockstep, decided=self._take_over)
@@ -107,7 +108,7 @@ class SimulatorNode(Node):
         )
         declare(
             "predecessor_wait",
-            3.0,
+            10.0,  # discovery beside a node that has just been killed takes seconds
             described("at the start, longest wait for a supervisor that goes on with a run, s", numbers=(0.0, 60.0)),
         )
 
@@ -134,7 +135,7 @@ class SimulatorNode(Node):
         if left_ns is None:
             self._begin()
             return
-        self._replaces = True
+        self._replaced_at = time.monotonic()
         if self._lockstep:
             # One more tick may have been under way.
             self._simulation.skip(max(left_ns - self._simulation.time_ns, 0) + 2 * _TICK_NS)
@@ -258,7 +259,7 @@ class SimulatorNode(Node):
         silent = time.monotonic() - self._last_target
         level, message = DiagnosticStatus.OK, "lockstep" if self._lockstep else "real time"
         if not self._begun:
-            level, message = DiagnosticStatus.WARN, _WAITS_FOR_SCENE if self._replaces else "starting"
+            level, message = DiagnosticStatus.WARN, _WAITS_FOR_SCENE if self._replaced_at else "starting"
         elif not self._lockstep and silent > _TARGET_TIMEOUT_S:
             level, message = DiagnosticStatus.WARN, "no target_pose: the arm holds its last target"
         if self._problem:
@@ -268,6 +269,9 @@ class SimulatorNode(Node):
             "ticks": self._ticks,
             "target_age_s": f"{silent:.2f}",
         }
+        if self._replaced_at and time.monotonic() - self._replaced_at < _SCENE_LOST_S and not self._begun:
+            # The episode under way cannot go on. No error later: the next one may begin, and puts the scene back.
+            level, values = DiagnosticStatus.ERROR, values | {STOPPED: message}
         values |= {f"ignored, {reason}": count for reason, count in self._ignored.items()}
         self._diagnostics.publish(diagnostic_array(self, level, message, values))
         if not keep:
