@@ -12,8 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from conrft_control.health_board import node_of
+from conrft_data import topics
+from conrft_data.conversion import stamp_to_ns
+from conrft_data.node_process import HARDWARE_ID, STOPPED
+from conrft_data.types import ActionSource
+from conrft_msgs.msg import Action, LearnerStatus, Observation
 
 DEADLINE_MS = 80.0
+_RESET_PERIOD_S = 5.0  # between two attempts to reset a protective stop
 
 
 @dataclass
@@ -43,14 +57,17 @@ class TickLatencies:
             self.held.add(stamp_ns)
 
     def figures(self) -> dict[str, float | int]:
-        """Ticks, missed ones (held, late or unanswered) and latencies of those that were answered."""
+        """Ticks, missed ones by their kind (held, late or unanswered) and latencies of those that were answered."""
         ticks = self.observed | set(self.latency_ms)
         late = {stamp for stamp, latency in self.latency_ms.items() if latency > DEADLINE_MS}
-        missed = (ticks - set(self.latency_ms)) | late | self.held
+        unanswered = ticks - set(self.latency_ms)
         times = np.array(list(self.latency_ms.values()) or [np.nan])
         return {
             "ticks": len(ticks),
-            "missed": len(missed),
+            "missed": len(unanswered | late | self.held),
+            "unanswered": len(unanswered),
+            "late": len(late),
+            "held": len(self.held),
             "latency_ms_median": round(float(np.median(times)), 2),
             "latency_ms_p99": round(float(np.percentile(times, 99)), 2),
         }
@@ -64,57 +81,80 @@ def stamp_of(raw: bytes) -> int:
 
 
 def measure(ticks: int, longest_s: float, stall_s: float = 60.0) -> dict[str, float | int]:
-    """Listens until ``ticks`` ticks came while the learner was training.
+    """Listens until ``ticks`` ticks came while the learner was training; resets protective stops and counts them.
 
-    Raises TimeoutError after ``longest_s``, or when no tick came for ``stall_s`` after the first: a protective stop,
-    for one, waits for a person. The text then holds the figures so far.
+    Raises TimeoutError after ``longest_s``, or when no tick came for ``stall_s`` after the first; the text then holds
+    the figures so far.
     """
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-
-    from conrft_data import topics
-    from conrft_data.types import ActionSource
-    from conrft_msgs.msg import Action, LearnerStatus, Observation
-
-    latencies = TickLatencies()
-    trained: list[tuple[float, int]] = []
-
-    def on_status(message: LearnerStatus) -> None:
-        if message.pending_updates or trained:
-            trained.append((time.monotonic(), message.updates))
-
-    def on_observation(raw: bytes) -> None:
-        if trained:
-            latencies.observation(stamp_of(raw))
-
-    def on_action(message: Action) -> None:
-        stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        if stamp_ns in latencies.observed:
-            latencies.action(stamp_ns, time.time_ns(), held=message.source == ActionSource.HOLD)
-
     rclpy.init(args=[])
-    node = rclpy.create_node("tick_probe")
-    # Raw: unpacking the images would take time from those that are measured.
-    node.create_subscription(Observation, topics.OBSERVATION, on_observation, topics.TICK, raw=True)
-    node.create_subscription(Action, topics.ACTION, on_action, topics.TICK)
-    node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, on_status, topics.LATCHED)
+    probe = ProbeNode()
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    executor.add_node(probe)
     deadline, answered, moved = time.monotonic() + longest_s, 0, math.inf
     try:
-        while (seen := len(latencies.latency_ms)) < ticks:
+        while (seen := len(probe.latencies.latency_ms)) < ticks:
             now = time.monotonic()
             answered, moved = (seen, now) if seen != answered else (answered, moved)
             if now > deadline:
                 raise TimeoutError(f"{seen} of {ticks} ticks in {longest_s:.0f} s")
             if now > moved + stall_s:
-                raise TimeoutError(f"no tick for {stall_s:.0f} s after {seen} of {ticks}: {latencies.figures()}")
+                raise TimeoutError(f"no tick for {stall_s:.0f} s after {seen} of {ticks}: {probe.figures()}")
             executor.spin_once(timeout_sec=0.1)
+        return probe.figures()
     finally:
         executor.shutdown(timeout_sec=0)
         rclpy.try_shutdown()
-    elapsed, updates = trained[-1][0] - trained[0][0], trained[-1][1] - trained[0][1]
-    return {**latencies.figures(), "updates_per_s": round(updates / elapsed, 2) if elapsed else 0.0}
+
+
+class ProbeNode(Node):
+    """Listens to the loop, and resets protective stops as a person would: here nobody is in the arm's way."""
+
+    def __init__(self) -> None:
+        super().__init__("tick_probe")
+        self.latencies = TickLatencies()
+        self._trained: list[tuple[float, int]] = []
+        self._stopped, self._resets = False, 0
+        # Raw: unpacking the images would take time from those that are measured.
+        self.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK, raw=True)
+        self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        self.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_status, topics.LATCHED)
+        self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
+        self._reset = self.create_client(Trigger, topics.RESET_STOP)
+        self.create_timer(_RESET_PERIOD_S, self._reset_stop)
+
+    def figures(self) -> dict[str, float | int]:
+        """Those of the ticks, protective stops that were reset, and the learner's updates a second."""
+        (begun, first), (ended, last) = (self._trained or [(0.0, 0)])[0], (self._trained or [(0.0, 0)])[-1]
+        rate = round((last - first) / (ended - begun), 2) if ended > begun else 0.0
+        return {**self.latencies.figures(), "protective_stops": self._resets, "updates_per_s": rate}
+
+    def _on_status(self, message: LearnerStatus) -> None:
+        if message.pending_updates or self._trained:
+            self._trained.append((time.monotonic(), message.updates))
+
+    def _on_observation(self, raw: bytes) -> None:
+        if self._trained:
+            self.latencies.observation(stamp_of(raw))
+
+    def _on_action(self, message: Action) -> None:
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        if stamp_ns in self.latencies.observed:
+            self.latencies.action(stamp_ns, time.time_ns(), held=message.source == ActionSource.HOLD)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.hardware_id == HARDWARE_ID and node_of(status.name)[1] == "commander":
+                self._stopped = any(value.key == STOPPED for value in status.values)
+
+    def _reset_stop(self) -> None:
+        if self._stopped and self._reset.service_is_ready():
+            self._reset.call_async(Trigger.Request()).add_done_callback(self._on_reset)
+
+    def _on_reset(self, future: Future) -> None:
+        response = future.result()
+        if response is not None and response.success:
+            self._stopped = False
+            self._resets += 1
 
 
 def main() -> int:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import Trigger
 
 from conrft_bringup.bench_cli import BENCHMARKS
 from conrft_bringup.policy_benchmark import policy
@@ -17,6 +20,7 @@ from conrft_bringup.soak_benchmark import soak
 from conrft_bringup.tick_probe import TickLatencies, measure, stamp_of
 from conrft_data import topics
 from conrft_data.conversion import ns_to_stamp
+from conrft_data.node_process import HARDWARE_ID, STOPPED
 from conrft_msgs.msg import Action, LearnerStatus, Observation
 
 MS = 1_000_000
@@ -38,37 +42,68 @@ def test_ticks_that_were_held_late_or_unanswered_are_missed() -> None:
     assert latencies.figures() == {
         "ticks": 10,
         "missed": 7,
+        "unanswered": 5,
+        "late": 1,
+        "held": 1,
         "latency_ms_median": 40.0,
         "latency_ms_p99": pytest.approx(80.92),
     }
 
 
+class Loop:
+    """A graph of which only the messages exist: one tick again and again, which counts as one."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("commander", context=self.context)
+        self.stopped = False
+        self._status = self.node.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LATCHED)
+        self._seen = self.node.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
+        self._done = self.node.create_publisher(Action, topics.ACTION, topics.TICK)
+        self._diagnostics = self.node.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
+        self.node.create_service(Trigger, topics.RESET_STOP, self._on_reset)
+        self.node.create_timer(0.1, self._tell)
+        self._stamp = ns_to_stamp(time.time_ns())
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin)
+
+    def __enter__(self) -> Loop:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.stopped, response.success = False, True
+        return response
+
+    def _tell(self) -> None:
+        self._status.publish(LearnerStatus(pending_updates=1))
+        status = DiagnosticStatus(name="commander", hardware_id=HARDWARE_ID)
+        status.values = [KeyValue(key=STOPPED, value="41.0 N, limit 40.0 N")] * self.stopped
+        self._diagnostics.publish(DiagnosticArray(status=[status]))
+        if self.stopped:
+            return
+        for message, publisher in ((Observation(), self._seen), (Action(), self._done)):
+            message.header.stamp = self._stamp
+            publisher.publish(message)
+
+
 def test_a_loop_that_stands_still_ends_the_measurement_with_the_figures_so_far() -> None:
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node, over = rclpy.create_node("loop", context=context), threading.Event()
-    status = node.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LATCHED)
-    seen = node.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
-    done = node.create_publisher(Action, topics.ACTION, topics.TICK)
+    with Loop(), pytest.raises(TimeoutError, match=r"no tick for 1 s after 1 of 9: .*'ticks': 1,"):
+        measure(9, 60.0, stall_s=1.0)
 
-    def one_tick() -> None:
-        status.publish(LearnerStatus(pending_updates=1))
-        stamp = ns_to_stamp(time.time_ns())
-        while not over.wait(0.1):  # the same tick again and again: one is what it is
-            for message, publisher in ((Observation(), seen), (Action(), done)):
-                message.header.stamp = stamp
-                publisher.publish(message)
 
-    thread = threading.Thread(target=one_tick)
-    thread.start()
-    try:
-        with pytest.raises(TimeoutError, match=r"no tick for 1 s after 1 of 9: .*'ticks': 1,"):
-            measure(9, 60.0, stall_s=1.0)
-    finally:
-        over.set()
-        thread.join()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+def test_a_protective_stop_is_reset_and_counted() -> None:
+    with Loop() as loop:
+        loop.stopped = True
+        assert measure(1, 60.0)["protective_stops"] == 1
 
 
 def test_the_policy_benchmark_compares_the_same_embeddings(capsys: pytest.CaptureFixture[str]) -> None:
