@@ -32,6 +32,8 @@ class OperatorHabits:
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
         negative_episodes: the first so many demonstrations are none: the hand looks about, touches nothing and aborts
             after look_about_ticks; they show the reward classifier what no success looks like.
+        veto_ticks: a success that others called is taken back when the plan has at least so many ticks to go: the task
+            is not about to be done, it has gone wrong.
         hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
             the gripper should do.
     """
@@ -49,6 +51,7 @@ class OperatorHabits:
     max_ticks: int = 30
     min_ticks: int = 8
     gain_ticks: float = 14.0
+    veto_ticks: float = 15.0
     hold_buttons: bool = True
     negative_episodes: int = 0
     look_about_ticks: int = 60
@@ -64,7 +67,7 @@ class OperatorInput:
 
     Attributes:
         twist: ``(6,)`` base frame, in [-1, 1]; 1 is a full action.
-        close, open, success, abort: whether the button is pressed.
+        close, open, success, abort, veto: whether the button is pressed.
     """
 
     twist: Float64 = field(default_factory=lambda: np.zeros(6))
@@ -72,6 +75,7 @@ class OperatorInput:
     open: bool = False
     success: bool = False
     abort: bool = False
+    veto: bool = False
 
     @property
     def active(self) -> bool:
@@ -128,6 +132,11 @@ class ScriptedOperator:
         if self.mode == "demonstrate":
             return self._demonstrate(scene)
         return self._watch(scene)
+
+    def disagrees(self, scene: SceneSnapshot) -> bool:
+        """Whether a success that was called at ``scene`` is none, so that a person would take it back."""
+        watches = self.mode == "intervene" and not scene.success
+        return watches and self._plan.step(scene).ticks_to_go >= self.habits.veto_ticks
 
     def _demonstrate(self, scene: SceneSnapshot) -> OperatorInput:
         """Drives until success; then shows it from everywhere, with the button pressed."""

@@ -20,7 +20,7 @@ from conrft_sim.scene_message import scene_from_msg, scene_to_msg
 from conrft_sim.scene_snapshot import SceneSnapshot
 
 TICK_NS = 100_000_000
-SUCCESS_BUTTON = 2
+SUCCESS_BUTTON, VETO_BUTTON = 2, 4
 
 
 def scene(tick: int, *, success: bool = False) -> SceneSnapshot:
@@ -51,11 +51,17 @@ class Rest:
         joy, twist = topics.SPACENAV_JOY, topics.SPACENAV_TWIST
         assert graph.wait(lambda: graph.node.count_subscribers(joy) and graph.node.count_subscribers(twist))
 
-    def supervise(self, phase: Phase, mode: Mode = Mode.DEMONSTRATION, episode: int = 1) -> None:
+    def supervise(
+        self,
+        phase: Phase,
+        mode: Mode = Mode.DEMONSTRATION,
+        episode: int = 1,
+        outcome: Outcome = Outcome.NONE,
+    ) -> None:
         status = EpisodeStatus(
             stamp_ns=TICK_NS,
             phase=phase,
-            outcome=Outcome.NONE,
+            outcome=outcome,
             mode=mode,
             episode=episode,
             final_step=0,
@@ -157,3 +163,30 @@ def test_in_evaluation_the_judge_only_presses_success(rest: Rest) -> None:
         twist, buttons = rest.answer(scene(tick, success=tick == 19))
         assert not twist.any()
         assert buttons[SUCCESS_BUTTON] == int(tick == 19)
+
+
+def vetoes(rest: Rest, mode: Mode, outcome: Outcome, *, success: bool) -> list[int]:
+    """The veto button's states after an episode that ended at the start of the task."""
+    rest.supervise(Phase.RUNNING, mode)
+    rest.answer(scene(1, success=success))
+    joys = rest.peer.heard["spacenav/joy"]
+    joys.clear()
+    for _ in range(2):  # the supervisor may say it again
+        rest.supervise(Phase.ENDED, mode, outcome=outcome)
+    return [joy.buttons[VETO_BUTTON] for joy in joys]
+
+
+def test_a_success_that_is_none_is_taken_back_once(rest: Rest) -> None:
+    assert vetoes(rest, Mode.TRAINING, Outcome.SUCCESS, success=False) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome", "success"),
+    [
+        (Mode.TRAINING, Outcome.SUCCESS, True),
+        (Mode.TRAINING, Outcome.TIMEOUT, False),
+        (Mode.EVALUATION, Outcome.SUCCESS, False),
+    ],
+)
+def test_nothing_else_is_taken_back(rest: Rest, mode: Mode, outcome: Outcome, success: bool) -> None:
+    assert not any(vetoes(rest, mode, outcome, success=success))

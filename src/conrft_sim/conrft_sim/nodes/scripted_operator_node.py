@@ -16,7 +16,7 @@ from conrft_data import topics
 from conrft_data.config import TaskConfig, load_config
 from conrft_data.conversion import MessageError, episode_status_from_msg, ns_to_stamp, twist_to_msg
 from conrft_data.node_process import described, diagnostic_array, run
-from conrft_data.types import Mode, Phase
+from conrft_data.types import Mode, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, SceneState
 from conrft_sim.operator import OperatorHabits, OperatorInput, OperatorMode, ScriptedOperator
 from conrft_sim.scene_message import scene_from_msg
@@ -28,7 +28,7 @@ _MODES: dict[Mode, OperatorMode] = {
     Mode.TRAINING: "intervene",
     Mode.EVALUATION: "judge",
 }
-_BUTTONS = ("close", "open", "success", "abort")
+_BUTTONS = ("close", "open", "success", "abort", "veto")
 _REPEAT_PERIOD_S = 0.05
 _SCENE_TIMEOUT_S = 0.3
 
@@ -49,7 +49,8 @@ class ScriptedOperatorNode(Node):
         self._scene: SceneSnapshot | None = None
         self._answered_ns, self._answer = -1, OperatorInput()
         self._scene_wall_s = 0.0
-        self._takeovers, self._driven = 0, 0
+        self._takeovers, self._driven, self._vetoes = 0, 0, 0
+        self._vetoed_id = ""
         self._connect()
 
     def _declare_parameters(self) -> None:
@@ -118,8 +119,24 @@ class ScriptedOperatorNode(Node):
         self._operator = self._operators[_MODES[state.mode] if mode == "auto" else mode]
         if self._phase is Phase.READY:
             self._prepared, self._answered_ns = -1, -1
-        if self._scene is not None and self._phase in (Phase.READY, Phase.RUNNING):
+        if self._scene is None:
+            return
+        if self._phase in (Phase.READY, Phase.RUNNING):
             self._consider(self._scene)
+        elif state.phase is Phase.ENDED and state.outcome is Outcome.SUCCESS and state.episode_id != self._vetoed_id:
+            self._judge_success(state.episode_id, self._operator, self._scene)
+
+    def _judge_success(self, episode_id: str, operator: ScriptedOperator, scene: SceneSnapshot) -> None:
+        """Presses and lets go of the veto button when the classifier called a success that is none."""
+        try:
+            disagrees = operator.disagrees(scene)
+        except KeyError:
+            return  # reported with the next scene
+        if disagrees:
+            self._vetoed_id = episode_id
+            self._vetoes += 1
+            for self._answer in (OperatorInput(veto=True), OperatorInput()):
+                self._send(scene.stamp_ns)
 
     def _on_scene(self, message: SceneState) -> None:
         try:
@@ -183,6 +200,7 @@ class ScriptedOperatorNode(Node):
         seen = self._scene is not None
         level = DiagnosticStatus.OK if seen else DiagnosticStatus.WARN
         values = {"episode": self._episode, "takeovers": self._takeovers, "ticks_driven": self._driven}
+        values["vetoes"] = self._vetoes
         message = self._operator.mode if seen and self._operator else "waits for scene_state and episode_state"
         self._diagnostics.publish(diagnostic_array(self, level, message, values))
 
