@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,26 @@ def test_every_parameter_is_one_that_the_node_declares(name: str, environment: d
         source = "".join(path.read_text() for path in (SOURCES / package / package).rglob("*.py"))
         unknown = [key for key in parameters(process) if key != "use_sim_time" and f'"{key}"' not in source]
         assert not unknown, f"{process.label} declares no parameter {unknown}"
+
+
+@pytest.mark.parametrize("name", ["sim", "record_demos", "train", "evaluate", "learner"])
+def test_every_node_has_room_in_shared_memory_and_a_profile_of_your_own_goes_first(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    variable = "FASTRTPS_DEFAULT_PROFILES_FILE"
+    files = {process.environment[variable] for process in started(name, environment, tmp_path).values()}
+    assert [Path(file).resolve() for file in files] == [PACKAGE / "config/dds/fastdds.xml"]
+    own = environment | {variable: "/etc/fastdds.xml"}
+    assert {process.environment[variable] for process in started(name, own, tmp_path).values()} == {own[variable]}
+
+
+def test_the_profile_is_in_force() -> None:
+    probe = "import rclpy, pathlib; rclpy.init(); node = rclpy.create_node('probe')\n"
+    probe += "print(pathlib.Path('/proc/self/maps').read_text())"
+    profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PACKAGE / "config/dds/fastdds.xml")}
+    done = subprocess.run([sys.executable, "-c", probe], env=os.environ | profile, capture_output=True, text=True)
+    spans = [line.split()[0].split("-") for line in done.stdout.splitlines() if "/dev/shm/fastrtps_" in line]
+    assert max(int(end, 16) - int(begin, 16) for begin, end in spans) >= 8 * 2**20, done.stderr
 
 
 @pytest.mark.parametrize("name", STARTED)
