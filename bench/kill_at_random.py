@@ -35,9 +35,9 @@ from conrft_data import topics
 from conrft_data.bags import BagError, list_episodes, read_episode
 from conrft_data.conversion import episode_status_from_msg
 from conrft_data.ticks import EpisodeStatus
-from conrft_data.types import Outcome, Phase
+from conrft_data.types import ActionSource, Outcome, Phase
 from conrft_learner.checkpoints import read_newest
-from conrft_msgs.msg import EpisodeState, LearnerStatus
+from conrft_msgs.msg import Action, EpisodeState, LearnerStatus
 
 VICTIMS = ("learner", "recorder", "policy", "simulator")
 SPAN_S = 4.0  # a kill comes at a random moment of this time: an episode, its end, and what the learner makes of it
@@ -65,7 +65,7 @@ class Kill:
 
     @property
     def moved_for_s(self) -> float:
-        """When the arm last moved before the victim was back, s after the kill."""
+        """When the arm last moved without a hand before the victim was back, s after the kill."""
         return max((at for at in self.moves_s if at < self.back_s), default=0.0)
 
     @property
@@ -104,9 +104,11 @@ class Witness(LaunchWitness):
         self._begun: set[str] = set()  # since the kill
         self._whole: list[str] = []  # begun and ended since the kill
         self._place: tuple[float, float, float] | None = None
+        self._by_hand = False
         self._pids: dict[str, int] = {}
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
+        node.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
         node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
         node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
         node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
@@ -159,13 +161,16 @@ class Witness(LaunchWitness):
         self._kill_at, self._killed_at, self._quiet_since = None, now, now
         self._begun, self._whole = set(), []
 
+    def _on_action(self, message: Action) -> None:
+        self._by_hand = message.source == ActionSource.OPERATOR
+
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
         place = (position.x, position.y, position.z)
         moved = self._place is not None and math.dist(place, self._place) > STILL_M
         self._place = place
         kill = self._open_kill()
-        if moved and kill is not None and self._phase.startswith(Phase.RUNNING.name):
+        if moved and not self._by_hand and kill is not None and self._phase.startswith(Phase.RUNNING.name):
             kill.moves_s.append(self._since_kill())
 
     def _open_kill(self) -> Kill | None:
