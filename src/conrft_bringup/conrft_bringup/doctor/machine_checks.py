@@ -13,7 +13,7 @@ GIB = 2**30
 
 # One 640x480 image is 0.9 MiB and arrives in 64 KiB pieces; two cameras' bursts must fit while a node is busy.
 _RECEIVE_BUFFER = 8 * MIB
-_SHARED_MEMORY = 64 * MIB
+_SHARED_MEMORY = 128 * MIB  # eight for each of a dozen processes (config/dds/fastdds.xml), and some for others
 # A demonstration of 100 steps takes some 20 MiB, an hour of practice some 5 GiB with the learner's memory.
 _DISK_LOW, _DISK_FULL = 10 * GIB, GIB
 
@@ -44,9 +44,8 @@ def check_shared_memory(free: int | None) -> Finding:
     if free is not None and free >= _SHARED_MEMORY:
         return ok("shared memory", f"{free / MIB:.0f} MiB free in /dev/shm")
     told = "there is no /dev/shm" if free is None else f"{free / MIB:.0f} MiB free in /dev/shm"
-    return warning(
-        "shared memory", told, "in a container: --shm-size 1g or --ipc host; else remove old files in /dev/shm"
-    )
+    cure = "in a container: --shm-size 1g or --ipc host; else, while no node runs: rm /dev/shm/fastrtps_*"
+    return warning("shared memory", told, cure)
 
 
 def check_disk(free: int, folder: Path) -> Finding:
