@@ -33,7 +33,7 @@ from watched_launch import LaunchWitness, watched_launch
 from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_data import topics
 from conrft_data.bags import BagError, list_episodes, read_episode
-from conrft_data.conversion import episode_status_from_msg
+from conrft_data.conversion import episode_status_from_msg, stamp_to_ns
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import ActionSource, Outcome, Phase
 from conrft_learner.checkpoints import read_newest
@@ -58,7 +58,8 @@ class Kill:
     episodes_before: int = 0
     recovered_s: float | None = None
     restarts: int = 0
-    moves_s: list[float] = field(default_factory=list)
+    moves_s: dict[int, float] = field(default_factory=dict)  # by the tick's stamp, ns
+    by_hand: set[int] = field(default_factory=set)  # ticks in which the operator drove
     begun_s: list[float] = field(default_factory=list)
     back_s: float = math.inf
     problems: list[str] = field(default_factory=list)
@@ -66,7 +67,8 @@ class Kill:
     @property
     def moved_for_s(self) -> float:
         """When the arm last moved without a hand before the victim was back, s after the kill."""
-        return max((at for at in self.moves_s if at < self.back_s), default=0.0)
+        alone = (at for stamp_ns, at in self.moves_s.items() if stamp_ns not in self.by_hand)
+        return max((at for at in alone if at < self.back_s), default=0.0)
 
     @property
     def begun_without_victim(self) -> int:
@@ -104,7 +106,6 @@ class Witness(LaunchWitness):
         self._begun: set[str] = set()  # since the kill
         self._whole: list[str] = []  # begun and ended since the kill
         self._place: tuple[float, float, float] | None = None
-        self._by_hand = False
         self._pids: dict[str, int] = {}
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
@@ -162,7 +163,8 @@ class Witness(LaunchWitness):
         self._begun, self._whole = set(), []
 
     def _on_action(self, message: Action) -> None:
-        self._by_hand = message.source == ActionSource.OPERATOR
+        if message.source == ActionSource.OPERATOR and (kill := self._ledger.last) is not None:
+            kill.by_hand.add(stamp_to_ns(message.header.stamp))
 
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
@@ -170,8 +172,8 @@ class Witness(LaunchWitness):
         moved = self._place is not None and math.dist(place, self._place) > STILL_M
         self._place = place
         kill = self._open_kill()
-        if moved and not self._by_hand and kill is not None and self._phase.startswith(Phase.RUNNING.name):
-            kill.moves_s.append(self._since_kill())
+        if moved and kill is not None and self._phase.startswith(Phase.RUNNING.name):
+            kill.moves_s[stamp_to_ns(message.header.stamp)] = self._since_kill()
 
     def _open_kill(self) -> Kill | None:
         """The kill of this launch whose victim is not back yet."""
