@@ -50,7 +50,7 @@ class ScriptedOperatorNode(Node):
         self._answered_ns, self._answer = -1, OperatorInput()
         self._scene_wall_s = 0.0
         self._takeovers, self._driven, self._vetoes = 0, 0, 0
-        self._vetoed_id = ""
+        self._judged_id = ""
         self._connect()
 
     def _declare_parameters(self) -> None:
@@ -123,17 +123,17 @@ class ScriptedOperatorNode(Node):
             return
         if self._phase in (Phase.READY, Phase.RUNNING):
             self._consider(self._scene)
-        elif state.phase is Phase.ENDED and state.outcome is Outcome.SUCCESS and state.episode_id != self._vetoed_id:
-            self._judge_success(state.episode_id, self._operator, self._scene)
+        elif state.outcome is Outcome.SUCCESS and state.episode_id != self._judged_id:
+            self._judged_id = state.episode_id  # what is seen later is another scene
+            self._judge_success(self._operator, self._scene)
 
-    def _judge_success(self, episode_id: str, operator: ScriptedOperator, scene: SceneSnapshot) -> None:
+    def _judge_success(self, operator: ScriptedOperator, scene: SceneSnapshot) -> None:
         """Presses and lets go of the veto button when the classifier called a success that is none."""
         try:
             disagrees = operator.disagrees(scene)
         except KeyError:
             return  # reported with the next scene
         if disagrees:
-            self._vetoed_id = episode_id
             self._vetoes += 1
             for self._answer in (OperatorInput(veto=True), OperatorInput()):
                 self._send(scene.stamp_ns)
@@ -199,8 +199,12 @@ class ScriptedOperatorNode(Node):
     def _report(self) -> None:
         seen = self._scene is not None
         level = DiagnosticStatus.OK if seen else DiagnosticStatus.WARN
-        values = {"episode": self._episode, "takeovers": self._takeovers, "ticks_driven": self._driven}
-        values["vetoes"] = self._vetoes
+        values = {
+            "episode": self._episode,
+            "takeovers": self._takeovers,
+            "ticks_driven": self._driven,
+            "vetoes": self._vetoes,
+        }
         message = self._operator.mode if seen and self._operator else "waits for scene_state and episode_state"
         self._diagnostics.publish(diagnostic_array(self, level, message, values))
 
