@@ -54,6 +54,7 @@ class SupervisorSettings:
         error_patience: a node may be in error for so long before the episode ends.
         recorder_expected: an episode counts when the recorder has it whole on the disk.
         recording_timeout: for that; else the episode was a fault.
+        veto_retry: a veto that the recorder has not taken in for so long is told to it again: it may have died.
         quiet: lockstep: simulated time has stopped when no tick came for so long.
         ready_pause: for which an episode is shown as ready, so that the operator's first move is there when it begins.
         ended_pause: for which an ended episode is shown before the next begins.
@@ -79,6 +80,7 @@ class SupervisorSettings:
     wait_for_start: bool = False
     recorder_expected: bool = False
     recording_timeout: float = 30.0
+    veto_retry: float = 1.0
     tail_steps: int = 0
     hold_limit: int = 20
     action_timeout: float = 15.0
@@ -179,6 +181,21 @@ class _Running:
     rewarded_step: int = -1
 
 
+@dataclass(slots=True)
+class _Veto:
+    """A veto that the recorder may not have written yet.
+
+    Attributes:
+        relabel: what the recorder is to do.
+        told_wall_s: when it was last told.
+        recorded: the whole episode was on the disk then; before, the recorder's word is a promise that dies with it.
+    """
+
+    relabel: Relabel
+    told_wall_s: float = 0.0
+    recorded: bool = False
+
+
 class EpisodeSupervisor:
     """Begins and ends episodes. Every event method returns the effects that the node has to carry out, in order."""
 
@@ -205,6 +222,7 @@ class EpisodeSupervisor:
         self._pending_updates = 0
         self._recording = RecordingWatch()
         self._last_counted = False
+        self._vetoes: dict[str, _Veto] = {}
 
     @property
     def episode_id(self) -> str:
@@ -225,6 +243,11 @@ class EpisodeSupervisor:
     def interventions(self) -> tuple[int, int]:
         """How often the operator took over in this episode, and for how many ticks in all."""
         return self._run.interventions, self._run.operator_ticks
+
+    @property
+    def open_vetoes(self) -> list[str]:
+        """Episodes whose veto the recorder has not taken in yet."""
+        return list(self._vetoes)
 
     def begin(self, now: Now) -> list[Effect]:
         """The session begins."""
@@ -315,12 +338,26 @@ class EpisodeSupervisor:
             Outcome.ABORTED, min(self._run.step, self.settings.max_steps), reason or "aborted by the operator", now
         )
 
-    def veto(self) -> list[Effect]:
-        """The operator takes back the success of the last finished episode."""
+    def veto(self, now: Now) -> list[Effect]:
+        """The operator takes back the success of the last finished episode: it was a trial that did not succeed.
+
+        The recorder is told until it has taken the veto in (``veto_taken``).
+        """
         if self.last_outcome is not Outcome.SUCCESS or not self._last_id:
             return []
-        self.last_outcome = Outcome.ABORTED
-        return [Relabel(self._last_id, Outcome.ABORTED, "the operator vetoed the success")]
+        self.last_outcome = Outcome.TIMEOUT
+        if self.settings.only_successes:
+            self.counted, self._last_counted = self.counted - 1, False
+            self.stage = Stage.ENDED if self.stage is Stage.LAST else self.stage
+        veto = _Veto(Relabel(self._last_id, Outcome.TIMEOUT, "the operator vetoed the success"))
+        self._vetoes[self._last_id] = veto
+        return [self._tell_veto(veto, now)]
+
+    def veto_taken(self, episode_id: str) -> None:
+        """The recorder answered that it has taken a veto in."""
+        veto = self._vetoes.get(episode_id)
+        if veto is not None and veto.recorded:
+            del self._vetoes[episode_id]
 
     def start_request(self, now: Now) -> str:
         """The operator starts the waiting episode, or goes on after a fault; returns why not, empty: granted."""
@@ -353,6 +390,15 @@ class EpisodeSupervisor:
         ``not_ready``: required nodes that are not well, so that no episode may begin; ``failed``: those that are so
         badly off that what is going on must end.
         """
+        due = [veto for veto in self._vetoes.values() if now.wall_s - veto.told_wall_s > self.settings.veto_retry]
+        return [*(self._tell_veto(veto, now) for veto in due), *self._advance(not_ready, failed, now)]
+
+    def _tell_veto(self, veto: _Veto, now: Now) -> Relabel:
+        veto.told_wall_s = now.wall_s
+        veto.recorded = veto.relabel.episode_id != self._recording.awaited
+        return veto.relabel
+
+    def _advance(self, not_ready: list[str], failed: list[str], now: Now) -> list[Effect]:
         if failed and self.stage in (*_BEFORE_EPISODE, *_IN_EPISODE):
             return self._fault("; ".join(failed), now)
         match self.stage:
@@ -569,6 +615,8 @@ class EpisodeSupervisor:
 
     def _finish(self, now: Now) -> list[Effect]:
         self.waiting_for = self._learner_problem()
+        if self.settings.recorder_expected and self._vetoes and self._since(now) < self.settings.recording_timeout:
+            self.waiting_for = f"waits for the recorder to take in the veto of {', '.join(self._vetoes)}"
         if self.waiting_for or self._since(now) < self.settings.exit_delay:
             return []
         self.stage = Stage.DONE

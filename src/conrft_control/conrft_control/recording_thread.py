@@ -11,6 +11,7 @@ from typing import Protocol
 from conrft_control.episode_sorting import Abandon, Finish, Job, Open, Relabel, Write
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.label import relabel
+from conrft_data.durable_files import is_plain_name
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import Outcome
 
@@ -42,16 +43,21 @@ class RecordingThread:
     """
 
     def __init__(
-        self, open_writer: Callable[[EpisodeStatus], Writer], capacity_bytes: int, say: Callable[[str], None]
+        self,
+        folder: Path,
+        open_writer: Callable[[EpisodeStatus], Writer],
+        capacity_bytes: int,
+        say: Callable[[str], None],
     ) -> None:
         """Starts the thread.
 
         Args:
-            open_writer: begins the recording of an episode; may raise BagError.
+            folder: of all episode bags, those of earlier recorders included.
+            open_writer: begins the recording of an episode in it; may raise BagError.
             capacity_bytes: of messages that wait for the disk; beyond it an episode is broken off.
             say: for a person, called from the thread.
         """
-        self._open_writer, self._capacity, self._say = open_writer, capacity_bytes, say
+        self._folder, self._open_writer, self._capacity, self._say = folder, open_writer, capacity_bytes, say
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -106,7 +112,8 @@ class RecordingThread:
     def relabel(self, episode_id: str, outcome: Outcome, reason: str) -> str:
         """Changes the outcome of an episode, at once or when its bag is complete; returns what was done.
 
-        ``episode_id``: empty for the last finished one. Raises BagError when there is no such episode.
+        ``episode_id``: of any episode in the folder, whoever recorded it; empty for the last one that this process
+        finished. Raises BagError when there is no such episode.
         """
         if outcome is Outcome.NONE:
             raise BagError("an episode that has ended cannot be labelled NONE")
@@ -118,12 +125,12 @@ class RecordingThread:
                 self._changed.notify()
                 return f"{episode_id} will be relabelled {outcome.name} when its recording is complete"
             if not episode_id and not self._finished:
-                raise BagError("no episode has been recorded yet")
-            bag = next((bag for bag in reversed(self._finished) if episode_id in ("", bag.name)), None)
-        if bag is None:
-            raise BagError(f"{episode_id} is not an episode of this session")
-        relabel(bag, outcome, reason)
-        return f"{bag.name} is relabelled {outcome.name}"
+                raise BagError("this recorder has recorded no episode yet: name the one that is meant")
+            episode_id = episode_id or self._finished[-1].name
+        if not is_plain_name(episode_id):
+            raise BagError(f"{episode_id!r} is no episode's name")
+        relabel(self._folder / episode_id, outcome, reason)
+        return f"{episode_id} is relabelled {outcome.name}"
 
     def close(self, timeout_s: float = 30.0) -> bool:
         """Carries out what waits, then ends the thread; False when the disk did not keep up with ``timeout_s``."""

@@ -20,6 +20,7 @@ from conrft_control.episode_supervisor import (
     Stage,
     SupervisorSettings,
 )
+from conrft_control.recording_watch import RecorderReport
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Mode, Outcome, Phase
 
@@ -256,15 +257,111 @@ def test_there_is_nothing_to_end_between_episodes() -> None:
     assert session.supervisor.end_request(Outcome.ABORTED, "", session.now) == ("no episode is running", [])
 
 
-def test_a_veto_relabels_the_last_success_and_only_a_success_and_only_once() -> None:
+VETO = Relabel("s-training-000001", Outcome.TIMEOUT, "the operator vetoed the success")
+
+
+def test_a_veto_makes_the_last_success_a_time_out_and_only_a_success_and_only_once() -> None:
     session = Session().run()
-    assert session.supervisor.veto() == []
+    assert session.supervisor.veto(session.now) == []
     session.act(0, 1)
     session.judge(1, success=True)
-    assert session.supervisor.veto() == [
-        Relabel("s-training-000001", Outcome.ABORTED, "the operator vetoed the success")
-    ]
-    assert session.supervisor.veto() == []
+    assert session.supervisor.veto(session.now) == [VETO]
+    assert session.supervisor.veto(session.now) == []
+
+
+def vetoed(session: Session) -> Session:
+    session.run()
+    session.act(0, 1)
+    session.judge(1, success=True)
+    session.do(session.supervisor.veto(session.now))
+    return session
+
+
+def test_a_veto_that_the_recorder_has_not_taken_in_is_told_again_until_it_has() -> None:
+    session = vetoed(Session(veto_retry=1.0))
+    for _ in range(3):
+        session.wait(0.9)
+        session.wait(0.2)
+    assert session.effects.count(VETO) == 4
+    assert session.supervisor.open_vetoes == ["s-training-000001"]
+    session.supervisor.veto_taken("s-training-000001")
+    session.wait(10.0)
+    assert session.effects.count(VETO) == 4
+    assert session.supervisor.open_vetoes == []
+
+
+def test_a_veto_that_was_taken_in_before_the_episode_was_on_the_disk_is_told_once_more_afterwards() -> None:
+    session = vetoed(Session(recorder_expected=True, veto_retry=1.0))
+    session.supervisor.veto_taken("s-training-000001")  # a promise that dies with the recorder
+    session.do(session.supervisor.recorder(RecorderReport(since="2", finished="s-training-000001"), session.now))
+    session.supervisor.veto_taken("s-training-000001")  # the answer to the first call may come late
+    session.wait(1.1)
+    assert session.effects.count(VETO) == 2
+    session.supervisor.veto_taken("s-training-000001")
+    session.wait(1.1)
+    assert session.effects.count(VETO) == 2
+
+
+def test_a_vetoed_episode_of_training_is_one_of_those_that_were_wanted() -> None:
+    session = vetoed(Session(episodes=1, exit_delay=1.0))
+    session.supervisor.veto_taken("s-training-000001")
+    session.wait(1.1)
+    assert session.effects[-1] == Quit(0, "1 episodes done")
+
+
+def demonstrations(**settings: object) -> Session:
+    """The first demonstration has succeeded."""
+    settings = {"only_successes": True, "mode": Mode.DEMONSTRATION, "operator_ends": True} | settings
+    session = Session(**settings)
+    demonstrate(session)
+    return session
+
+
+def demonstrate(session: Session) -> None:
+    session.run()
+    session.act(0, 1)
+    session.press_success(1)
+
+
+def test_a_vetoed_demonstration_is_replaced_though_it_was_the_last() -> None:
+    session = demonstrations(episodes=1, exit_delay=1.0)
+    session.do(session.supervisor.veto(session.now))
+    session.wait(1.1)
+    assert (session.last.phase, session.last.episode) == (Phase.RESETTING, 2)
+
+
+def test_a_demonstration_that_is_vetoed_while_the_next_one_runs_is_replaced() -> None:
+    session = demonstrations(episodes=2, exit_delay=1.0)
+    session.wait(0.1)
+    session.run()
+    session.do(session.supervisor.veto(session.now))
+    session.act(0, 1)
+    session.press_success(1)
+    session.wait(1.1)
+    assert (session.last.phase, session.last.episode) == (Phase.RESETTING, 3)
+
+
+def test_the_session_ends_when_the_recorder_has_taken_in_the_last_veto_or_does_not_come_back() -> None:
+    for taken in (True, False):
+        session = Session(episodes=1, recorder_expected=True, recording_timeout=30.0, exit_delay=1.0)
+        session.supervisor.recorder(RecorderReport(since="1"), session.now)
+        vetoed(session)
+        session.do(session.supervisor.recorder(RecorderReport(since="1", finished=VETO.episode_id), session.now))
+        session.wait(20.0)
+        assert not any(isinstance(effect, Quit) for effect in session.effects)
+        assert "the veto of s-training-000001" in session.supervisor.waiting_for
+        if taken:
+            session.supervisor.veto_taken(VETO.episode_id)
+        session.wait(0.1 if taken else 11.0)
+        assert session.effects[-1] == Quit(0, "1 episodes done")
+
+
+def test_a_vetoed_demonstration_whose_recording_is_lost_is_taken_off_the_count_once() -> None:
+    session = demonstrations(episodes=2, recorder_expected=True, recording_timeout=5.0)
+    session.do(session.supervisor.veto(session.now))
+    session.wait(6.0)
+    assert session.ended()[0] is Outcome.FAULT
+    assert session.supervisor.counted == 0
 
 
 def test_actions_of_another_episode_do_not_count() -> None:

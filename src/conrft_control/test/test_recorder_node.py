@@ -186,6 +186,29 @@ def test_a_veto_while_the_episode_is_recorded_outlives_a_kill(graph: Any, speake
     assert json.loads((tmp_path / "bags" / NAME / "label.json").read_text())["reason"] == "no"
 
 
+def test_a_veto_reaches_an_episode_whose_recorder_was_killed_meanwhile(
+    graph: Any, speaker: Speaker, tmp_path: Path
+) -> None:
+    with Recorder(graph, tmp_path) as recorder:
+        speaker.connect()
+        speaker.episode(2)
+        finished(graph, tmp_path)
+        recorder.process.kill()
+        recorder.process.wait()
+    client = graph.node.create_client(RelabelEpisode, topics.RELABEL_EPISODE)
+    request = RelabelEpisode.Request(episode_id=NAME, outcome=int(Outcome.TIMEOUT), reason="it had slipped")
+
+    def relabelled() -> bool:  # for a while the killed recorder is found in the graph, and does not answer
+        future = client.call_async(request)
+        graph.spin(0.5)
+        return future.done() and future.result().success
+
+    with Recorder(graph, tmp_path):
+        graph.until(relabelled)
+    (info,) = list_episodes(tmp_path)
+    assert (info.outcome, info.recorded_outcome) == (Outcome.TIMEOUT, Outcome.SUCCESS)
+
+
 def test_a_relabelled_episode_keeps_its_recording(graph: Any, speaker: Speaker, tmp_path: Path) -> None:
     graph.start(RecorderNode, episodes_dir=str(tmp_path))
     speaker.connect()

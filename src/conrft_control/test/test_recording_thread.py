@@ -68,7 +68,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def thread(disk: Disk, said: list[str]) -> Iterator[RecordingThread]:
-    thread = RecordingThread(disk.open, capacity_bytes=1000, say=said.append)
+    thread = RecordingThread(disk.folder, disk.open, capacity_bytes=1000, say=said.append)
     yield thread
     disk.free_again.set()
     thread.close()
@@ -196,6 +196,21 @@ def test_no_episode_is_labelled_as_one_that_has_not_ended(thread: RecordingThrea
         thread.relabel(NAME, Outcome.NONE, "")
 
 
-def test_an_unknown_episode_cannot_be_relabelled(thread: RecordingThread) -> None:
-    with pytest.raises(BagError, match="no episode"):
-        thread.relabel("", Outcome.ABORTED, "")
+def test_an_episode_of_an_earlier_recorder_is_relabelled(thread: RecordingThread, disk: Disk) -> None:
+    disk.finish(Outcome.SUCCESS, 3)  # by a recorder that was killed afterwards
+    thread.relabel(NAME, Outcome.TIMEOUT, "vetoed")
+    label = read_label(disk.folder / NAME)
+    assert label is not None
+    assert (label.outcome, label.reason) == (Outcome.TIMEOUT, "vetoed")
+
+
+@pytest.mark.parametrize("name", ["", "nobody", f"sub/{NAME}", "..", "nul\0"])
+def test_what_is_no_episode_of_the_folder_cannot_be_relabelled(
+    thread: RecordingThread, disk: Disk, tmp_path: Path, name: str
+) -> None:
+    disk.folder = tmp_path / "sub"
+    disk.folder.mkdir()
+    bag = disk.finish(Outcome.SUCCESS, 3)
+    with pytest.raises(BagError, match=r"no episode|not a finished episode"):
+        thread.relabel(name, Outcome.ABORTED, "")
+    assert read_label(bag) is None

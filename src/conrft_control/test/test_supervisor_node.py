@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import Log
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
@@ -28,7 +29,7 @@ class Supervised:
         self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.LATCHED)
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
         parameters = {"required_nodes": [""], "session": "s", "mode": "demonstration", "tail_steps": 0} | parameters
-        graph.start(SupervisorNode, **files, **parameters)
+        self.node = graph.start(SupervisorNode, **files, **parameters)
         self.act(0, episode=99)
 
     @property
@@ -155,15 +156,20 @@ def test_an_episode_that_does_not_run_cannot_be_ended(supervised: Supervised) ->
     assert not supervised.call(EndEpisode, topics.END_EPISODE, outcome=77).success
 
 
-def test_the_veto_button_asks_the_recorder_to_relabel_the_last_episode(supervised: Supervised) -> None:
-    asked: list[RelabelEpisode.Request] = []
+def serve_relabel(node: Node) -> list[tuple[str, Outcome]]:
+    """Plays the recorder; gives what it was asked for."""
+    asked: list[tuple[str, Outcome]] = []
 
     def relabel(request: Any, response: Any) -> Any:
-        asked.append(request)
+        asked.append((request.episode_id, Outcome(request.outcome)))
         response.success = True
         return response
 
-    supervised.graph.node.create_service(RelabelEpisode, topics.RELABEL_EPISODE, relabel)
+    node.create_service(RelabelEpisode, topics.RELABEL_EPISODE, relabel)
+    return asked
+
+
+def succeed_and_veto(supervised: Supervised) -> None:
     supervised.reach(Phase.RUNNING)
     supervised.act(0)
     supervised.act(1)
@@ -171,8 +177,53 @@ def test_the_veto_button_asks_the_recorder_to_relabel_the_last_episode(supervise
     supervised.act(2)
     supervised.reach(Phase.ENDED)
     supervised.press(4)
+
+
+VETOED = ("s-demonstration-000001", Outcome.TIMEOUT)
+
+
+def test_the_veto_button_asks_the_recorder_to_relabel_the_last_episode(supervised: Supervised) -> None:
+    asked = serve_relabel(supervised.graph.node)
+    succeed_and_veto(supervised)
     supervised.graph.until(lambda: asked)
-    assert (asked[0].episode_id, asked[0].outcome) == ("s-demonstration-000001", int(Outcome.ABORTED))
+    supervised.graph.spin(1.5)
+    assert asked == [VETOED]
+
+
+def test_a_veto_while_no_recorder_is_there_is_told_on_diagnostics_and_to_the_next_recorder(
+    supervised: Supervised,
+) -> None:
+    succeed_and_veto(supervised)
+    supervised.graph.until(lambda: any(f"not taken in the veto of {VETOED[0]}" in said for said in supervised.said()))
+    asked = serve_relabel(supervised.graph.node)
+    supervised.graph.until(lambda: asked)
+    assert asked == [VETOED]
+    supervised.diagnostics.clear()
+    supervised.graph.until(supervised.said)
+    assert "veto" not in supervised.said()[-1]
+
+
+def test_a_veto_that_no_recorder_took_in_before_the_end_is_told_with_the_command_for_it(
+    supervised: Supervised,
+) -> None:
+    succeed_and_veto(supervised)
+    log = supervised.graph.listen(Log, "/rosout")
+    supervised.graph.until(lambda: supervised.graph.node.count_publishers("/rosout"))
+    supervised.graph.spin(0.5)
+    supervised.node.stop()
+    supervised.graph.until(lambda: any("conrft demos relabel s-demonstration-000001 timeout" in m.msg for m in log))
+
+
+def test_a_veto_told_to_a_recorder_that_dies_is_told_to_the_next(supervised: Supervised) -> None:
+    frozen = Node("recorder", context=supervised.graph.context)  # no executor has it
+    serve_relabel(frozen)
+    supervised.graph.spin(0.5)
+    succeed_and_veto(supervised)
+    supervised.graph.spin(0.5)
+    frozen.destroy_node()
+    asked = serve_relabel(supervised.graph.node)
+    supervised.graph.until(lambda: asked)
+    assert asked == [VETOED]
 
 
 def test_the_start_service_starts_a_waiting_episode(graph: Any, robot: Any, files: dict[str, str]) -> None:

@@ -17,6 +17,8 @@ from conrft_data.bags import (
     import_recording,
     list_episodes,
     read_episode,
+    read_info,
+    relabel,
     salvage,
     salvage_all,
 )
@@ -59,6 +61,12 @@ def register_demos(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     outcomes = [outcome.name.lower() for outcome in Outcome if outcome is not Outcome.NONE]
     command.add_argument("--outcome", choices=outcomes, help="lerobot: how the episodes ended, where it does not say")
     command.set_defaults(run=_import)
+
+    command = commands.add_parser("relabel", help="change how a finished episode counts, at any time")
+    command.add_argument("episode", type=Path, help="folder of the episode")
+    command.add_argument("outcome", choices=outcomes, help="timeout: it was no success")
+    command.add_argument("--reason", default="conrft demos relabel", help="kept with the episode")
+    command.set_defaults(run=_relabel)
 
     command = commands.add_parser("salvage", help="recover episodes whose recording was cut off")
     command.add_argument("path", type=Path, help="folder of all episodes, one leftover in it, or one damaged episode")
@@ -170,6 +178,15 @@ def _imported(arguments: argparse.Namespace) -> Imported:
     task = None if arguments.task_file is None else load_config(TaskConfig, arguments.task_file)
     outcome = None if arguments.outcome is None else Outcome[arguments.outcome.upper()]
     return import_dataset(arguments.recording, arguments.folder, task, outcome)
+
+
+def _relabel(arguments: argparse.Namespace) -> int:
+    try:
+        relabel(arguments.episode, Outcome[arguments.outcome.upper()], arguments.reason)
+        print(_line(read_info(arguments.episode), 0))
+    except BagError as error:
+        return _failed(str(error))
+    return 0
 
 
 def _salvage(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from conrft_data import cli
-from conrft_data.bags import list_episodes, relabel, write_episode
+from conrft_data.bags import list_episodes, read_label, relabel, write_episode
+from conrft_data.bags.label import Label
 from conrft_data.plots import contact_sheet
 from conrft_data.types import Episode, Outcome
 
@@ -58,6 +59,18 @@ def test_show_writes_the_pictures(
 def test_show_of_what_is_no_episode_fails_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert conrft("demos", "show", tmp_path) == 1
     assert "has no metadata.yaml" in capsys.readouterr().err
+
+
+def test_relabel_changes_how_an_episode_counts_and_mends_a_label_that_nobody_can_read(
+    tmp_path: Path, make_episode: EpisodeMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_episode(tmp_path, make_episode(final_step=1))
+    (bag / "label.json").write_bytes(b"\xff")
+    assert conrft("demos", "relabel", bag, "timeout", "--reason", "it had slipped") == 0
+    assert capsys.readouterr().out.endswith("timeout (was success)\n")
+    assert read_label(bag) == Label(outcome=Outcome.TIMEOUT, reason="it had slipped")
+    assert conrft("demos", "relabel", tmp_path / "nobody", "timeout") == 1
+    assert "is not a finished episode bag" in capsys.readouterr().err
 
 
 def test_salvage_and_import_work_from_the_command_line(tmp_path: Path, make_episode: EpisodeMaker) -> None:

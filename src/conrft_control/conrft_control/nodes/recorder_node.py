@@ -67,7 +67,7 @@ class RecorderNode(Node):
         self._heard: set[str] = set()
         self._judged = RecorderReport(since=self._since)
         self._cut_off = self._salvage()
-        self._thread = RecordingThread(self._open_writer, capacity_mib * 2**20, self.get_logger().error)
+        self._thread = RecordingThread(self._folder, self._open_writer, capacity_mib * 2**20, self.get_logger().error)
         self._connect()
 
     def _declare_folder(self) -> str:

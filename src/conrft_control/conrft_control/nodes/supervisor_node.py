@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ _SETTINGS: dict[str, Bounded | str] = {
     "scene_retry": Bounded(0.1, 600.0, "without an answer the scene is asked for again, s of wall time"),
     "reset_timeout": Bounded(0.1, 600.0, "for the arm to reach the reset pose, s of wall time"),
     "recording_timeout": Bounded(0.1, 600.0, "for the recorder to have an ended episode on the disk, s of wall time"),
+    "veto_retry": Bounded(0.1, 600.0, "a veto that the recorder has not taken in is told again, s of wall time"),
     "error_patience": Bounded(0.0, 600.0, "a node may be in error for so long in an episode, s of wall time"),
 }
 
@@ -95,6 +97,7 @@ class SupervisorNode(Node):
         self._gripper: JointState | None = None
         self._scene_request: ResetScene.Request | None = None
         self._scene_future: Future | None = None
+        self._relabel_futures: dict[str, Future] = {}
         self._begun = False
         inputs = [topics.ACTION, *([topics.REWARD] if self._supervisor.settings.reward_expected else [])]
         self._told: EpisodeState | None = None
@@ -202,7 +205,7 @@ class SupervisorNode(Node):
         elif button == self._abort_button:
             self._carry_out(supervisor.end_request(Outcome.ABORTED, "aborted by the operator's button", now)[1])
         elif button == self._veto_button:
-            self._carry_out(supervisor.veto())
+            self._carry_out(supervisor.veto(now))
         elif button == self._start_button:
             supervisor.start_request(now)
 
@@ -325,19 +328,29 @@ class SupervisorNode(Node):
         self._carry_out(self._supervisor.scene_reset_done(bool(response.success), response.message, self._now()))
 
     def _relabel(self, effect: core.Relabel) -> None:
+        """Tells the recorder; where it does not answer, the state machine asks for it again."""
+        if (unanswered := self._relabel_futures.pop(effect.episode_id, None)) is not None:
+            self._relabel_client.remove_pending_request(unanswered)
         if not self._relabel_client.service_is_ready():
-            self.get_logger().error(
-                f"{effect.episode_id} was not relabelled: no recorder serves {topics.RELABEL_EPISODE}"
-            )
+            self._log_unheard(f"{effect.episode_id} is not relabelled: no recorder serves {topics.RELABEL_EPISODE}")
             return
         request = RelabelEpisode.Request(
             episode_id=effect.episode_id, outcome=int(effect.outcome), reason=effect.reason
         )
-        self._relabel_client.call_async(request).add_done_callback(self._on_relabelled)
+        future = self._relabel_futures[effect.episode_id] = self._relabel_client.call_async(request)
+        future.add_done_callback(partial(self._on_relabelled, effect.episode_id))
 
-    def _on_relabelled(self, future: Future) -> None:
+    def _on_relabelled(self, episode_id: str, future: Future) -> None:
         response = future.result()
-        self._log(response.message, bad=not response.success)
+        if response.success:
+            self._supervisor.veto_taken(episode_id)
+            self._log(response.message, bad=False)
+        else:
+            self._log_unheard(f"{episode_id} is not relabelled: {response.message}")
+
+    def _log_unheard(self, message: str) -> None:
+        # It is told again every second until it is heard.
+        self.get_logger().error(message, throttle_duration_sec=30.0)
 
     def _quit(self, effect: core.Quit) -> None:
         self._log(effect.message, bad=effect.exit_code != 0)
@@ -380,11 +393,17 @@ class SupervisorNode(Node):
             self._health.say(Level.WARN, f"READY: waits for {supervisor.waiting_for}", values)
         else:
             doing = f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": ")
-            self._health.say(Level.WARN if silent else Level.OK, "; ".join([doing, *silent]), values)
+            vetoes = [f"the recorder has not taken in the veto of {name}" for name in supervisor.open_vetoes]
+            warnings = [*silent, *vetoes]
+            self._health.say(Level.WARN if warnings else Level.OK, "; ".join([doing, *warnings]), values)
 
     def stop(self) -> None:
-        """Ends a running episode as aborted, so that its recording says so."""
+        """Ends a running episode as aborted, so that its recording says so; names the vetoes that nobody took in."""
         self._carry_out(self._supervisor.stop(self._now()))
+        for name in self._supervisor.open_vetoes:
+            self._log(
+                f"no recorder took in the veto of {name}; do it by: conrft demos relabel {name} timeout", bad=True
+            )
 
 
 def main() -> None:
