@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,9 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
 from recorded_runs import DOWN
 
+from conrft_data import topics
 from conrft_data.bags import read_episode, relabel, write_episode
 from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome
 
@@ -209,6 +214,48 @@ def test_a_learner_on_another_machine_learns_from_fetched_episodes_and_a_late_ve
     vetoed = {"reward": pytest.approx(-0.05), "mc_return": pytest.approx(-2.5), "terminated": 0.0}
     wait_for(lambda: labels_in_replay(replay, bag.name) == vetoed)
     assert read_episode(own / "episodes" / bag.name).outcome is Outcome.ABORTED
+
+
+def test_a_learner_whose_robot_serves_no_demonstrations_says_so_and_stays_up(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    bag = write_episode(tmp_path / "episodes", episode(2, 3))
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(PRESET))
+    run("-m", "conrft_control.nodes.episode_server_node", *as_arguments({"episodes_dir": bag.parent}))
+    own = tmp_path / "learner"
+    parameters = {"episodes_source": "service", "episodes_dir": own / "episodes", "demos_dir": own / "demos"}
+    parameters |= {"run_dir": own / "run", "preset_file": tmp_path / "preset.yaml", "task_file": TASK_FILE}
+    learner = run("-m", "conrft_learner.nodes.learner_node", *as_arguments(parameters))
+    with diagnostics_of("learner") as said:
+        wait_for(lambda: any("no demonstrations are listed: collection 1 is not served" in text for text in said()))
+    assert learner.poll() is None
+    wait_for((own / "episodes" / bag.name).exists)
+
+
+@contextlib.contextmanager
+def diagnostics_of(node_name: str) -> Iterator[Callable[[], list[str]]]:
+    """What a node says of itself on /diagnostics; ask again and again."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("listener", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    said: list[str] = []
+
+    def hear(message: DiagnosticArray) -> None:
+        said.extend(status.message for status in message.status if status.name == node_name)
+
+    def listen() -> list[str]:
+        executor.spin_once(timeout_sec=0.1)
+        return said
+
+    node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, hear, 10)
+    try:
+        yield listen
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def as_arguments(parameters: dict[str, Any]) -> list[str]:

@@ -52,17 +52,32 @@ class EpisodeFiles:
         """``folders``: of finished bags, by the number of the collection; one that does not exist yet is empty."""
         self._folders = dict(folders)
         self._metadata: dict[Path, tuple[int, str]] = {}
+        self._problems: dict[Path, str] = {}
         self._checksums = _Checksums()
 
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why episodes are not listed though they are finished, by name."""
+        return {bag.name: problem for bag, problem in self._problems.items() if bag.exists()}
+
     def page(self, collection: int, after: str) -> tuple[list[ListedEpisode], bool]:
-        """Finished episodes whose names sort after ``after``, at most a page, and whether there are more."""
+        """Finished episodes whose names sort after ``after``, at most a page, and whether there are more.
+
+        One that cannot be read is left out and named in ``problems``: without its label nobody knows how it counts.
+        """
         folder = self._folder(collection)
         if not folder.is_dir():
             return [], False
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.name > after and not entry.name.startswith("."))
-        finished = [name for name in names if (folder / name / METADATA_FILE).is_file()]
-        return [self._listed(folder / name) for name in finished[:PAGE]], len(finished) > PAGE
+        listed: list[ListedEpisode] = []
+        for name in names:
+            if (episode := self._listed(folder / name)) is None:
+                continue
+            if len(listed) == PAGE:
+                return listed, True
+            listed.append(episode)
+        return listed, False
 
     def describe(self, collection: int, episode_id: str) -> tuple[list[FileSummary], float]:
         """The files of an episode but its label, or, while their checksums are computed, how long to wait in s."""
@@ -105,16 +120,30 @@ class EpisodeFiles:
     def _is_served(self, name: str) -> bool:
         return name != LABEL_FILE and not name.startswith(".")
 
-    def _listed(self, bag: Path) -> ListedEpisode:
-        file = bag / METADATA_FILE
+    def _listed(self, bag: Path) -> ListedEpisode | None:
+        """None for what is no finished episode, or none any more, and for one that cannot be read."""
+        try:
+            episode = ListedEpisode(bag.name, self._metadata_sha256(bag / METADATA_FILE), _label_text(bag / LABEL_FILE))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            self._problems[bag] = f"{bag.name}: {LABEL_FILE} or {METADATA_FILE} cannot be read: {error}"
+            return None
+        self._problems.pop(bag, None)
+        return episode
+
+    def _metadata_sha256(self, file: Path) -> str:
         changed = file.stat().st_mtime_ns
         if self._metadata.get(file, (0, ""))[0] != changed:
             self._metadata[file] = (changed, hashlib.sha256(file.read_bytes()).hexdigest())
-        try:
-            label = (bag / LABEL_FILE).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            label = ""
-        return ListedEpisode(bag.name, self._metadata[file][1], label)
+        return self._metadata[file][1]
+
+
+def _label_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 class RateLimit:

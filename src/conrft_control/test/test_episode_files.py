@@ -1,12 +1,14 @@
 """What a learner on another machine may read: finished episodes, piece by piece, and nothing else."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 
 from conrft_control import episode_files
 from conrft_control.episode_files import EpisodeFiles, FileRefused, FileSummary, RateLimit
@@ -67,6 +69,67 @@ def test_a_long_list_comes_in_pages(files: EpisodeFiles, folder: Path, monkeypat
     rest, end = files.page(EPISODES, first[-1].episode_id)
     assert ([e.episode_id for e in first], more) == (["a", "b"], True)
     assert ([e.episode_id for e in rest], end) == (["c"], False)
+
+
+def test_a_bag_that_cannot_be_read_is_named_and_holds_up_no_other(files: EpisodeFiles, folder: Path) -> None:
+    for name in "abc":
+        bag(folder, name)
+    (folder / "b/label.json").write_bytes(b"\xff\xfe")
+    (folder / "c/label.json").mkdir()
+    assert [episode.episode_id for episode in files.page(EPISODES, "")[0]] == ["a"]
+    assert list(files.problems) == ["b", "c"]
+    assert "label.json" in files.problems["b"] and "label.json" in files.problems["c"]
+    (folder / "b/label.json").write_text("{}")
+    (folder / "c").rename(folder / ".c")
+    assert [episode.episode_id for episode in files.page(EPISODES, "")[0]] == ["a", "b"]
+    assert files.problems == {}
+
+
+def test_a_page_of_bad_bags_does_not_end_the_list(
+    files: EpisodeFiles, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode_files, "PAGE", 1)
+    for name in "abcd":
+        bag(folder, name)
+    for name in "ab":
+        (folder / name / "label.json").write_bytes(b"\xff")
+    listed, more = files.page(EPISODES, "")
+    assert ([episode.episode_id for episode in listed], more) == (["c"], True)
+
+
+def test_a_bag_that_is_moved_away_while_it_is_listed_is_left_out(
+    files: EpisodeFiles, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag(folder, "a")
+    bag(folder, "b")
+    read_bytes = Path.read_bytes
+
+    def move_and_read(path: Path) -> bytes:
+        if path.parent.name == "a":
+            path.parent.rename(folder.parent / "a")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", move_and_read)
+    assert [episode.episode_id for episode in files.page(EPISODES, "")[0]] == ["b"]
+    assert files.problems == {}
+
+
+def test_a_page_looks_into_no_more_bags_than_it_gives(
+    files: EpisodeFiles, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episode_files, "PAGE", 5)
+    for number in range(50):
+        bag(folder, f"{number:03d}")
+    looked_at: set[Path] = set()
+    stat = Path.stat
+
+    def counted(path: Path, **options: Any) -> os.stat_result:
+        looked_at.add(path.parent)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", counted)
+    assert len(files.page(EPISODES, "")[0]) == 5
+    assert len(looked_at - {folder, folder.parent}) == 6, "one more tells that there are more"
 
 
 def test_the_description_has_size_and_checksum_of_every_file_but_the_label(files: EpisodeFiles, folder: Path) -> None:
@@ -151,6 +214,18 @@ def test_the_services_give_an_episode_and_say_why_not(graph: Any, tmp_path: Path
     assert (bytes(piece.data), piece.sha256) == (b"234", hashlib.sha256(b"234").hexdigest())
     refused = ask(graph, DescribeEpisode, topics.DESCRIBE_EPISODE, episode_id="../demos/d")
     assert not refused.success and "'../demos/d' is not a finished episode" in refused.message
+
+
+def test_the_server_lists_the_others_and_names_a_bag_that_it_cannot_read_on_diagnostics(
+    graph: Any, tmp_path: Path
+) -> None:
+    bag(tmp_path, "a")
+    (bag(tmp_path, "b") / "label.json").write_bytes(b"\xff")
+    diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+    graph.start(EpisodeServerNode, episodes_dir=str(tmp_path))
+    listed = ask(graph, ListEpisodes, topics.LIST_EPISODES, collection=EPISODES)
+    assert (listed.success, listed.episode_ids) == (True, ["a"])
+    graph.until(lambda: any(s.level == b"\x01" and "b: label.json" in s.message for a in diagnostics for s in a.status))
 
 
 def test_who_asks_faster_than_the_rate_is_told_to_wait(graph: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from conrft_data.bags.label import LABEL_FILE
 from conrft_data.bags.listing import METADATA_FILE
 
 EPISODES, DEMONSTRATIONS = 0, 1
+_COLLECTIONS = {EPISODES: "episodes", DEMONSTRATIONS: "demonstrations"}
 PARTIAL_PREFIX = ".pull-"
 MANIFEST = "manifest.json"
 CHUNK = 256 * 1024  # bytes
@@ -87,7 +88,7 @@ class EpisodePull:
     Attributes:
         received_bytes: taken from the source by this object, each byte that was kept.
         listed: collections of which everything that was listed has been fetched or refused at least once.
-        problems: why single episodes could not be fetched, by name.
+        problems: why single episodes could not be fetched, or a whole collection was refused, by name.
     """
 
     def __init__(
@@ -125,18 +126,28 @@ class EpisodePull:
         """
         fetched = 0
         for collection, folder in self._folders.items():
-            for remote in self._source.episodes(collection):
+            what = _COLLECTIONS[collection]
+            try:
+                listed = self._source.episodes(collection)
+                self.problems.pop(what, None)
+            except EpisodeUnavailable as error:
+                self._note(what, f"no {what} are listed: {error}")
+                continue
+            for remote in listed:
                 try:
                     fetched += self._bring(collection, folder, remote)
                     self.problems.pop(remote.episode_id, None)
                 except EpisodeUnavailable as error:
-                    if self.problems.get(remote.episode_id) != str(error):
-                        self._report(str(error))
-                    self.problems[remote.episode_id] = str(error)
+                    self._note(remote.episode_id, str(error))
                 if self._stopped:
                     return fetched
             self.listed.add(collection)
         return fetched
+
+    def _note(self, name: str, problem: str) -> None:
+        if self.problems.get(name) != problem:
+            self._report(problem)
+        self.problems[name] = problem
 
     def _bring(self, collection: int, folder: Path, remote: RemoteEpisode) -> bool:
         name = remote.episode_id

@@ -15,6 +15,7 @@ from conrft_data.bags import read_episode, read_label, relabel, write_episode
 from conrft_data.types import Episode, Outcome
 from conrft_learner import episode_pull
 from conrft_learner.episode_pull import (
+    DEMONSTRATIONS,
     EPISODES,
     Chunk,
     EpisodePull,
@@ -38,10 +39,13 @@ class FolderSource:
         self.silent_after = -1  # pieces
         self.damage_next = False
         self.extra: list[RemoteEpisode] = []
+        self.refused: set[int] = set()
 
     def episodes(self, collection: int) -> list[RemoteEpisode]:
         if self.silent_after == 0:
             raise SourceSilent("the cable is out")
+        if collection in self.refused:
+            raise EpisodeUnavailable(f"collection {collection} is not served here")
         bags = sorted(path.parent for path in self.folder.glob("*/metadata.yaml"))
         return [RemoteEpisode(b.name, digest(b / "metadata.yaml"), label_text(b)) for b in bags] + self.extra
 
@@ -333,3 +337,31 @@ def test_an_episode_that_the_other_machine_refuses_is_named(
     pull = make_pull()
     assert pull.update() == 0
     assert pull.problems == {"test-000001": "test-000001 is not a finished episode"}
+
+
+def test_a_collection_that_the_other_machine_refuses_is_named_and_holds_up_no_other(
+    source: FolderSource, local: Path, tmp_path: Path
+) -> None:
+    source.refused = {DEMONSTRATIONS}
+    told: list[str] = []
+    folders = {DEMONSTRATIONS: tmp_path / "learner/demos", EPISODES: local}
+    pull = EpisodePull(source, folders, report=told.append, pause=lambda _: False)
+    assert pull.update() == 1
+    assert pull.update() == 0
+    assert told == ["no demonstrations are listed: collection 1 is not served here"]
+    assert list(pull.problems.values()) == told
+    assert pull.listed == {EPISODES}
+    source.refused = set()
+    pull.update()
+    assert (pull.problems, pull.listed) == ({}, {EPISODES, DEMONSTRATIONS})
+
+
+def test_a_refusal_does_not_end_the_thread(
+    make_thread: Callable[[], PullThread], source: FolderSource, remote: Path, local: Path
+) -> None:
+    source.refused = {EPISODES}
+    thread = make_thread()
+    wait_for(lambda: thread.pull.problems)
+    source.refused = set()
+    wait_for(lambda: EPISODES in thread.pull.listed)
+    assert_arrived(remote, local)

@@ -100,7 +100,9 @@ class EpisodeServerNode(Node):
 
     def _report(self) -> None:
         values = {"sent_bytes": self._sent_bytes, "last_episode_id": self._last}
-        self._health.say(Level.OK, "serves finished episodes", values)
+        problems = list(self._files.problems.values())[-3:]
+        sentence = "; ".join(["serves finished episodes", *problems])
+        self._health.say(Level.WARN if problems else Level.OK, sentence, values)
 
     def stop(self) -> None:
         """Ends the thread that computes checksums."""
