@@ -34,20 +34,26 @@ PRESET = {
 }
 
 
-def make_run(folder: Path) -> dict[str, str]:
-    """Makes demonstrations, classifier and the offline stage of a short run; returns the launch arguments."""
+def make_run(folder: Path, *, false_successes: bool = False) -> dict[str, str]:
+    """Makes demonstrations, classifier and the offline stage of a short run; returns the launch arguments.
+
+    ``false_successes``: the classifier calls every episode a success after a few ticks, and it is none.
+    """
     share = Path(get_package_share_directory("conrft_bringup"))
     task_file, preset_file = folder / "task.yaml", folder / "preset.yaml"
     content = yaml.safe_load((share / "config/tasks/pick_banana.yaml").read_text())
-    task_file.write_text(yaml.safe_dump(content | {"max_steps": STEPS}))
+    threshold = 1e-6 if false_successes else 0.999
+    content |= {"max_steps": STEPS, "reward": content["reward"] | {"threshold": threshold}}
+    task_file.write_text(yaml.safe_dump(content))
     preset_file.write_text(yaml.safe_dump(PRESET))
     task = load_config(TaskConfig, task_file)
     for number in (1, 2):
         write_episode(folder / "demos", demonstration(task, number))
     torch.manual_seed(0)
     classifier = folder / "reward" / "classifier.safetensors"
-    # It has learned nothing and says nothing: every episode ends at the step limit.
-    SuccessClassifier(ClassifierConfig(task=task.name, cameras=camera_sizes(task), threshold=0.999)).save(classifier)
+    # It has learned nothing. Where it says nothing either, every episode ends at the step limit.
+    config = ClassifierConfig(task=task.name, cameras=camera_sizes(task), threshold=threshold)
+    SuccessClassifier(config).save(classifier)
     train_offline(
         demos=folder / "demos",
         out=folder / "offline",

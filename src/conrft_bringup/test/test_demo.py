@@ -21,6 +21,7 @@ from conrft_bringup.demo.pipeline import run_demo
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError
 from conrft_bringup.demo.stages import STAGES, Run, Stage
+from conrft_data.bags import relabel
 from conrft_data.types import Outcome
 
 
@@ -139,6 +140,16 @@ def test_the_time_that_is_left_is_told_from_the_episodes_so_far(tmp_path: Path, 
         record(tmp_path, number, outcome=Outcome.SUCCESS, sources="p")
     watcher.look_at_episodes()
     assert watcher._time_left == ""
+
+
+def test_a_veto_of_an_episode_that_was_counted_is_seen(tmp_path: Path) -> None:
+    count = EpisodeCount(tmp_path)
+    bag = tmp_path / record(tmp_path, 1, outcome=Outcome.SUCCESS, sources="pp")
+    assert count.refresh()
+    assert (len(count.trials), count.successes) == (1, 1)
+    relabel(bag, Outcome.TIMEOUT, "the operator vetoed the success")
+    assert not count.refresh(), "it is no new episode"
+    assert (len(count.trials), count.successes) == (1, 0)
 
 
 def test_the_graphs_of_a_process_have_a_domain_that_no_other_process_has() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from conrft_data.bags import (
     write_episode,
 )
 from conrft_data.bags.definitions import type_hash
-from conrft_data.bags.label import LABEL_FILE
+from conrft_data.bags.label import LABEL_FILE, label_time
 from conrft_data.bags.listing import last_episode_number
 from conrft_data.config import TaskConfig
 from conrft_data.conversion import observation_to_msg
@@ -256,6 +257,16 @@ def test_a_label_that_makes_no_sense_is_refused(tmp_path: Path, make_episode: Ep
     (bag / LABEL_FILE).write_text(text)
     with pytest.raises(BagError, match=r"label\.json"):
         read_episode(bag)
+
+
+def test_a_label_that_is_given_again_is_no_new_one(tmp_path: Path, make_episode: EpisodeMaker) -> None:
+    bag = write_episode(tmp_path, make_episode(final_step=1))
+    relabel(bag, Outcome.TIMEOUT, "vetoed")
+    os.utime(bag / "label.json", ns=(1, 1))
+    relabel(bag, Outcome.TIMEOUT, "vetoed")
+    assert label_time(bag) == 1
+    relabel(bag, Outcome.TIMEOUT, "vetoed by another")
+    assert label_time(bag) != 1
 
 
 def test_only_a_finished_episode_can_be_relabelled(tmp_path: Path) -> None:

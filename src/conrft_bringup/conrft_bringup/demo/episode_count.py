@@ -7,11 +7,12 @@ from pathlib import Path
 from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, episode_number
 from conrft_data.bags import EpisodeInfo, read_info
 from conrft_data.bags.errors import BagError
+from conrft_data.bags.label import label_time
 from conrft_data.types import Outcome
 
 
 class EpisodeCount:
-    """Reads each bag of a folder once; a bag appears whole, by one rename.
+    """Reads each bag of a folder once, and again when its label has changed; a bag appears whole, by one rename.
 
     Args:
         folder: of the bags; it need not exist yet.
@@ -21,6 +22,7 @@ class EpisodeCount:
     def __init__(self, folder: Path, *, with_take_overs: bool = False) -> None:
         self._folder = folder
         self._with_take_overs = with_take_overs
+        self._labelled: dict[str, int] = {}  # when each bag's label was written, as it was read
         self._seen: dict[str, EpisodeFigures | None] = {}
 
     def refresh(self) -> bool:
@@ -28,9 +30,11 @@ class EpisodeCount:
         if not self._folder.is_dir():
             return False
         names = {path.name for path in self._folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-        fresh = sorted(names - set(self._seen))
-        for name in fresh:
-            self._seen[name] = self._read(self._folder / name)
+        fresh = names - set(self._seen)
+        for name in sorted(names):
+            labelled = label_time(self._folder / name)
+            if self._labelled.get(name) != labelled:
+                self._labelled[name], self._seen[name] = labelled, self._read(self._folder / name)
         return bool(fresh)
 
     @property

@@ -27,6 +27,8 @@ class Label:
 def relabel(bag: Path, outcome: Outcome, reason: str = "") -> None:
     """Changes the outcome of the finished episode in folder ``bag``, atomically; the last label counts.
 
+    A label that says the same already is not written again, so that nobody takes it for a new one.
+
     Raises:
         BagError: ``bag`` is no finished episode, ``outcome`` is NONE, or the disk refuses.
     """
@@ -34,10 +36,19 @@ def relabel(bag: Path, outcome: Outcome, reason: str = "") -> None:
         raise BagError(f"{bag}: is not a finished episode bag, nothing to relabel")
     if outcome is Outcome.NONE:
         raise BagError(f"{bag}: an episode that has ended cannot be labelled NONE")
+    if _says(bag, Label(outcome=outcome, reason=reason)):
+        return
     try:
         write_label(bag, outcome, reason)
     except OSError as error:
         raise BagError(f"{bag}: the label cannot be written: {error.strerror or error}") from error
+
+
+def _says(bag: Path, label: Label) -> bool:
+    try:
+        return read_label(bag) == label
+    except BagError:
+        return False
 
 
 def write_label(folder: Path, outcome: Outcome, reason: str) -> None:
@@ -65,3 +76,11 @@ def read_label(bag: Path) -> Label | None:
     if not isinstance(reason, str):
         raise BagError(f"{file}: expected a sentence as reason, got {reason!r:.200}")
     return Label(outcome=Outcome[content["outcome"]], reason=reason)
+
+
+def label_time(bag: Path) -> int:
+    """When the label of the episode in folder ``bag`` was written, ns; 0 without a label."""
+    try:
+        return (bag / LABEL_FILE).stat().st_mtime_ns
+    except OSError:
+        return 0
