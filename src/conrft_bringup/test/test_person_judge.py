@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from conrft_bringup.evaluation.person_judge import End, Label, PersonJudge, Request, Say, Start
+from conrft_bringup.evaluation.person_judge_link import PersonJudgeLink
 from conrft_data.config import TaskConfig, load_config
+from conrft_data.conversion import episode_status_to_msg
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import MESSAGE_VERSION, Mode, Outcome, Phase
 from conrft_policy.backbone import load_backbone
@@ -72,6 +76,88 @@ def test_a_trial_begins_when_the_person_has_put_the_scene_back() -> None:
     assert judge.line("") == [Start()]
 
 
+@pytest.mark.parametrize("stray", ["s", "f", "y", "go", "\\n"])
+def test_a_stray_line_does_not_let_a_trial_begin(stray: str) -> None:
+    judge = PersonJudge(2)
+    judge.status(status(Phase.READY))
+    assert judge.line(stray) == [Say(f"'{stray}' is no answer: only Enter")]
+    assert judge.line("\n") == [Start()]
+
+
+def test_a_trial_whose_start_was_refused_is_asked_about_again() -> None:
+    judge = PersonJudge(2)
+    judge.status(status(Phase.READY))
+    judge.line("")
+    assert "not started: nothing waits for a start" in said(judge.not_started("nothing waits for a start"))
+    assert judge.line("") == [Start()]
+
+
+def test_a_trial_that_runs_already_was_started() -> None:
+    judge = PersonJudge(2)
+    judge.status(status(Phase.READY))
+    judge.line("")
+    judge.status(status(Phase.RUNNING))
+    assert judge.not_started("/start_episode does not answer") == []
+
+
+class Keyboard:
+    """A link without its threads, with what the person has typed, and a supervisor that the test plays."""
+
+    def __init__(self, episodes: Path, typed: str, refuses: str = "") -> None:
+        self.judge = PersonJudge(2)
+        self.link = PersonJudgeLink(self.judge, episodes, {}, io.StringIO(typed))
+        self.link._start_client, self.link._end_client = "start", "end"
+        self.asked: list[str] = []
+        self.refuses = refuses
+        self.link._ask = self.answer  # type: ignore[method-assign,assignment]
+        self.link._read()
+
+    def answer(self, client: str, *_: object, **__: object) -> str:
+        self.asked.append(client)
+        return self.refuses
+
+    def hear(self, heard: EpisodeStatus) -> None:
+        self.link._statuses.put(episode_status_to_msg(heard))
+        self.steps()
+
+    def steps(self) -> None:
+        for _ in range(5):
+            self.link._step(None)
+
+
+def test_what_was_typed_before_the_question_lets_no_trial_begin(tmp_path: Path) -> None:
+    keyboard = Keyboard(tmp_path, "\ns\n\n")
+    keyboard.hear(status(Phase.READY))
+    assert keyboard.asked == []
+    assert "the answers ended" in keyboard.link.problem, "the person has gone"
+
+
+def test_a_second_s_does_not_let_the_next_trial_begin(tmp_path: Path) -> None:
+    keyboard = Keyboard(tmp_path, "")
+    keyboard.link._lines.get()
+    keyboard.hear(status(Phase.RUNNING))
+    for line in ("s\n", "s\n", "\n"):
+        keyboard.link._lines.put(line)
+    keyboard.steps()
+    keyboard.hear(status(Phase.ENDED, Outcome.SUCCESS))
+    keyboard.hear(status(Phase.READY, episode=2))
+    assert keyboard.asked == ["end"]
+    keyboard.link._lines.put("\n")
+    keyboard.steps()
+    assert keyboard.asked == ["end", "start"]
+
+
+def test_a_refused_start_is_told_and_can_be_given_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keyboard = Keyboard(tmp_path, "", refuses="nothing waits for a start")
+    keyboard.link._lines.get()
+    keyboard.hear(status(Phase.READY))
+    for _ in range(2):
+        keyboard.link._lines.put("\n")
+        keyboard.steps()
+    assert keyboard.asked == ["start", "start"]
+    assert "not started: nothing waits for a start" in capsys.readouterr().err
+
+
 def test_the_person_ends_a_running_trial_as_a_success(running: PersonJudge) -> None:
     assert running.line("s") == [End(Outcome.SUCCESS, SUCCEEDED)]
     assert said(running.status(status(Phase.ENDED, Outcome.SUCCESS))) == "trial 1: success"
@@ -130,6 +216,27 @@ def test_a_trial_that_could_not_be_ended_runs_on(running: PersonJudge) -> None:
     assert running.line("s") == [End(Outcome.SUCCESS, SUCCEEDED)]
 
 
+def converse(command: list[str], answers: list[tuple[str, str]]) -> tuple[str, str, int]:
+    """Answers each question of a command when it is asked; what it asked, its output and its exit code."""
+    heard: list[str] = []
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        timer = threading.Timer(240, process.kill)
+        timer.start()
+        try:
+            for line in process.stderr:
+                heard.append(line)
+                if answers and answers[0][0] in line:
+                    process.stdin.write(answers.pop(0)[1])
+                    process.stdin.flush()
+            output = process.stdout.read()
+        finally:
+            timer.cancel()
+    return "".join(heard), output, process.returncode
+
+
 def test_the_command_asks_a_person_in_a_graph_without_a_judge(tmp_path: Path) -> None:
     task = load_config(TaskConfig, Path(__file__).parents[1] / "config/tasks/pick_banana.yaml")
     backbone = load_backbone("octo-nano", task.instruction)
@@ -137,10 +244,18 @@ def test_the_command_asks_a_person_in_a_graph_without_a_judge(tmp_path: Path) ->
     save(pack(head, version=1, backbone_fingerprint=backbone.fingerprint), tmp_path / "policy.safetensors")
     command = [sys.executable, "-m", "conrft_bringup", "evaluate", "pick_banana", "--judge", "person", "--trials", "2"]
     command += ["--checkpoint", str(tmp_path), "--films", "none", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, input="\ns\n\nf\n", capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("put the scene back, then press Enter") == 2
-    content = json.loads(done.stdout.splitlines()[-1])
+    asked, output, exit_code = converse(
+        command,
+        [
+            ("put the scene back, then press Enter", "s\n\n"),
+            ("it runs", "s\ns\n"),
+            ("put the scene back, then press Enter", "\n"),
+            ("it runs", "f\n"),
+        ],
+    )
+    assert exit_code == 0, asked
+    assert asked.count("put the scene back, then press Enter") == 2
+    content = json.loads(output.splitlines()[-1])
     assert [row["success"] for row in content["each"]] == [True, False]
     assert (content["judge"], content["intervention_free"]["proven"]) == ("person", True)
     assert content["intervention_free"]["operator"] == 0

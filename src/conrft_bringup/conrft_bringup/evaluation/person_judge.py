@@ -20,6 +20,11 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask(Say):
+    """Tell the person, and take as an answer only what is typed from now on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Let the waiting trial begin."""
 
@@ -53,12 +58,20 @@ class _Stage(Enum):
     DONE = auto()
 
 
+_ANSWERS = {
+    _Stage.ASKING_TO_START: "only Enter",
+    _Stage.RUNNING: "s or f",
+    _Stage.ASKING_FOR_OUTCOME: "y or n",
+}
+
+
 class PersonJudge:
     """Every event returns the requests that it leads to, in order.
 
     A trial begins when the person has put the scene back and says so. While it runs, the person may end it as a success
     or as a failure at any time; one that runs to the step limit is asked about afterwards. A trial that was aborted, or
-    ended with a fault, is none and is repeated.
+    ended with a fault, is none and is repeated. Only an empty line that is typed after the question lets a trial begin:
+    the person's hands may be in the scene.
     """
 
     def __init__(self, wanted: int, done: int = 0) -> None:
@@ -77,7 +90,7 @@ class PersonJudge:
     @property
     def wants_line(self) -> bool:
         """Whether something that the person types would mean anything now."""
-        return self._stage in (_Stage.ASKING_TO_START, _Stage.RUNNING, _Stage.ASKING_FOR_OUTCOME)
+        return self._stage in _ANSWERS
 
     def status(self, status: EpisodeStatus) -> list[Request]:
         """The supervisor has spoken; while it waits for others it says the same again and again."""
@@ -90,7 +103,7 @@ class PersonJudge:
             return self._ask_to_start()
         if status.phase is Phase.RUNNING and self._stage is not _Stage.RUNNING:
             self._stage, self._episode_id = _Stage.RUNNING, status.episode_id
-            return [Say("it runs: s and Enter when it has succeeded, f and Enter when it has failed")]
+            return [Ask("it runs: s and Enter when it has succeeded, f and Enter when it has failed")]
         if status.phase is Phase.ENDED and self._stage in (_Stage.RUNNING, _Stage.ENDING):
             return self._ended(status)
         return []
@@ -98,7 +111,7 @@ class PersonJudge:
     def line(self, text: str) -> list[Request]:
         """The person has typed a line."""
         answer = text.strip().lower()
-        if self._stage is _Stage.ASKING_TO_START:
+        if self._stage is _Stage.ASKING_TO_START and not answer:
             self._stage = _Stage.WAITING
             return [Start()]
         if self._stage is _Stage.RUNNING and answer in ("s", "f"):
@@ -109,8 +122,14 @@ class PersonJudge:
         if self._stage is _Stage.ASKING_FOR_OUTCOME and answer in ("y", "n"):
             labels: list[Request] = [Label(self._episode_id, Outcome.SUCCESS, _SUCCESS)] if answer == "y" else []
             return labels + self._judged("success" if answer == "y" else "failure")
-        known = {_Stage.RUNNING: "s or f", _Stage.ASKING_FOR_OUTCOME: "y or n"}.get(self._stage, "nothing now")
-        return [Say(f"'{text.strip()}' is no answer: {known}")]
+        return [Say(f"'{text.strip()}' is no answer: {_ANSWERS.get(self._stage, 'nothing now')}")]
+
+    def not_started(self, problem: str) -> list[Request]:
+        """The trial could not begin as asked."""
+        if self._stage is not _Stage.WAITING:
+            return []
+        self._stage = _Stage.ASKING_TO_START
+        return [Ask(f"not started: {problem}. Press Enter to try again")]
 
     def not_ended(self, problem: str) -> list[Request]:
         """The trial could not be ended as asked."""
@@ -121,7 +140,7 @@ class PersonJudge:
 
     def _ask_to_start(self) -> list[Request]:
         self._stage = _Stage.ASKING_TO_START
-        return [Say(f"trial {self.judged + 1} of {self.wanted}: put the scene back, then press Enter")]
+        return [Ask(f"trial {self.judged + 1} of {self.wanted}: put the scene back, then press Enter")]
 
     def _ended(self, status: EpisodeStatus) -> list[Request]:
         if status.outcome is Outcome.SUCCESS:
@@ -131,11 +150,11 @@ class PersonJudge:
             return [Label(status.episode_id, Outcome.TIMEOUT, _FAILURE), *self._judged("failure")]
         if status.outcome is Outcome.TIMEOUT:
             self._stage = _Stage.ASKING_FOR_OUTCOME
-            return [Say("the step limit is reached. Has it succeeded? y or n and Enter")]
+            return [Ask("the step limit is reached. Has it succeeded? y or n and Enter")]
         why = f"{status.outcome.name.lower()}, {status.reason}".rstrip(", ")
         if status.outcome is Outcome.FAULT:
             self._stage = _Stage.ASKING_TO_START
-            return [Say(f"that was no trial ({why}). Press Enter when the robot may go on")]
+            return [Ask(f"that was no trial ({why}). Press Enter when the robot may go on")]
         self._stage = _Stage.WAITING
         return [Say(f"that was no trial ({why}); it is repeated")]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from conrft_bringup.evaluation.person_judge import End, Label, PersonJudge, Request, Say, Start
+from conrft_bringup.evaluation.person_judge import Ask, End, Label, PersonJudge, Request, Say, Start
 from conrft_data import topics
 from conrft_data.bags import relabel
 from conrft_data.bags.listing import METADATA_FILE
@@ -106,13 +106,23 @@ class PersonJudgeLink:
     def _carry_out(self, requests: list[Request], executor: Any) -> None:
         for request in requests:
             if isinstance(request, Say):
+                if isinstance(request, Ask):
+                    self._forget_lines()
                 print(request.text, file=sys.stderr, flush=True)
             elif isinstance(request, Start):
-                self._ask(self._start_client, executor)
+                if problem := self._ask(self._start_client, executor):
+                    self._carry_out(self._judge.not_started(problem), executor)
             elif isinstance(request, End):
                 self._ending = (request, time.monotonic())
             else:
                 self._label(request)
+
+    def _forget_lines(self) -> None:
+        """What was typed before a question is no answer to it; that the answers have ended stays known."""
+        while not self._lines.empty():
+            if self._lines.get() is None:
+                self._lines.put(None)
+                return
 
     def _try_to_end(self, executor: Any) -> None:
         """An episode that has only just begun refuses to end: it is asked again."""
