@@ -53,19 +53,6 @@ def finished_trials(folder: Path) -> list[EpisodeInfo]:
     return sorted(infos, key=lambda info: episode_number(info.episode_id))
 
 
-def trials_up_to(folder: Path, last: int) -> list[EpisodeInfo]:
-    """The finished trials 1 to ``last`` of an evaluation, one for each number, as far as they are there.
-
-    The start state is a function of the number. Where a fault led to a number being run twice, the first one counts.
-    """
-    found: dict[int, EpisodeInfo] = {}
-    for info in sorted(finished_trials(folder), key=lambda info: (len(info.episode_id), info.episode_id)):
-        number = episode_number(info.episode_id)
-        if 1 <= number <= last:
-            found.setdefault(number, info)
-    return [found[number] for number in sorted(found)]
-
-
 def episode_number(episode_id: str) -> int:
     """The number at the end of an episode's id, 0 without one."""
     match = re.search(r"(\d+)$", episode_id)

@@ -72,6 +72,14 @@ def summarise(outcomes: Sequence[tuple[bool, int]]) -> TrialsSummary:
     )
 
 
+def describe_outcomes(outcomes: Sequence[tuple[bool, int]], done: int, wanted: int) -> str:
+    """How far a series of trials given as (success, length) is, for a person: ``done`` of ``wanted``."""
+    text = f"{done}/{wanted}  success {sum(success for success, _ in outcomes)} of {len(outcomes)}"
+    if outcomes:
+        text += f"  mean length {sum(length for _, length in outcomes) / len(outcomes):.0f}"
+    return text
+
+
 def mean_success_length(outcomes: Sequence[tuple[bool, int]]) -> float | None:
     """Mean steps of the successes among trials given as (success, length); None without any."""
     won = [length for success, length in outcomes if success]

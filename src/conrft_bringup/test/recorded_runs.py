@@ -77,11 +77,11 @@ def make_run(root: Path, **settings: object) -> RunFolder:
     folder.begin(DemoSettings(**settings))  # type: ignore[arg-type]
     record(folder.demonstrations, 1, outcome=Outcome.SUCCESS, sources="oooo")
     record(folder.demonstrations, 2, outcome=Outcome.TIMEOUT, sources="oooooo")
-    record(folder.offline_trials, 1, outcome=Outcome.TIMEOUT, sources="pppppp")
+    write_trial(folder.offline_trials, 1, "pppppp")
     record(folder.episodes, 1, outcome=Outcome.SUCCESS, sources="ppoopo")
     record(folder.episodes, 2, outcome=Outcome.FAULT, sources="phhh")
     record(folder.episodes, 3, outcome=Outcome.SUCCESS, sources="phpp")
-    record(folder.online_trials, 1, outcome=Outcome.SUCCESS, sources="ppp")
+    write_trial(folder.online_trials, 1, "ppp", success=True)
     return folder
 
 

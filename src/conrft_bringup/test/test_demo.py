@@ -14,13 +14,14 @@ from launch_files import add_package, write
 from recorded_runs import make_run, record
 
 from conrft_bringup.command import main
-from conrft_bringup.demo import graph_run
+from conrft_bringup.demo import graph_run, stages
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.graph_run import StageFailed, Watch, graph_environment, resumed, run_graph
 from conrft_bringup.demo.pipeline import run_demo
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError
 from conrft_bringup.demo.stages import STAGES, Run, Stage
+from conrft_bringup.evaluation.trial_series import TrialSeries
 from conrft_data.bags import relabel
 from conrft_data.types import Outcome
 
@@ -173,6 +174,15 @@ def test_a_broken_off_stage_goes_on_with_the_next_number(tmp_path: Path) -> None
     assert resumed(tmp_path) == {"first_episode": "1", "after_fault": "continue"}
     record(tmp_path, 4, outcome=Outcome.FAULT, sources="p")
     assert resumed(tmp_path)["first_episode"] == "5"
+
+
+def test_an_evaluation_with_a_void_trial_is_no_finished_stage(
+    run: Run, line: ProgressLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    void = TrialSeries(counted=[], void={3: "the operator moved the arm in 2 steps, first in step 7"})
+    monkeypatch.setattr(stages, "run_trials", lambda *_: void)
+    with pytest.raises(StageFailed, match=r"trial 3 in .*evaluation_online is void: the operator moved the arm"):
+        stages.evaluate_online(run, line)
 
 
 def test_finished_stages_are_not_run_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from recorded_runs import write_trial
 from conrft_bringup.command import main
 from conrft_bringup.demo import graph_run
 from conrft_bringup.demo.graph_run import StageFailed, missing_trials, run_trials, unused_session
-from conrft_bringup.episode_figures import finished_trials, trials_up_to
+from conrft_bringup.episode_figures import finished_trials
 from conrft_bringup.evaluation.classifier_verdicts import TrialVerdict, comparison, confusion
 from conrft_bringup.evaluation.result import EvaluationResult, EvaluationSettings
-from conrft_bringup.evaluation.result_folder import write_result
+from conrft_bringup.evaluation.result_folder import recorded_trials, write_result
 from conrft_bringup.evaluation.result_text import result_text
 from conrft_bringup.evaluation.start_states import StartAxes, quadrants, start_axes
 from conrft_bringup.evaluation.trial_recording import TrialRecording, read_trial
+from conrft_bringup.evaluation.trial_series import persons_trials, simulated_trials
 from conrft_bringup.trials import mean_success_length
 from conrft_data.config import TaskConfig, load_config
 from conrft_data.types import ActionSource, Mode, Outcome
@@ -187,7 +189,7 @@ def test_verdicts_are_counted_by_what_was_said_and_what_is_true() -> None:
 def test_start_states_are_shown_along_the_axes_that_vary(tmp_path: Path) -> None:
     for number, (x, y) in enumerate([(0.47, 0.10), (0.53, 0.10), (0.47, 0.14), (0.53, 0.14)], 1):
         write_trial(tmp_path, number, "p" * number, success=number != 2, banana=(x, y))
-    trials = [read_trial(info) for info in trials_up_to(tmp_path, 4)]
+    trials = simulated_trials(tmp_path, 4).counted
     axes = start_axes(trials)
     assert axes == StartAxes(name="banana", axes=(0, 1))
     rows = quadrants(trials, axes)
@@ -221,7 +223,7 @@ def test_a_trial_keeps_its_number_and_the_first_recording_of_a_number_counts(tmp
     assert unused_session("test", tmp_path, 4) == "test-2"
     write_trial(tmp_path, 3, "pppp", success=False, session="test-2")
     write_trial(tmp_path, 2, "pp", success=False, session="test-2")
-    assert [(i.path.name, i.final_step) for i in trials_up_to(tmp_path, 4)] == [
+    assert [(trial.info.episode_id, trial.length) for trial in simulated_trials(tmp_path, 4).counted] == [
         ("test-evaluation-000001", 2),
         ("test-2-evaluation-000002", 2),
         ("test-evaluation-000003", 3),
@@ -239,13 +241,75 @@ def test_a_trial_spoilt_by_a_fault_is_run_again_from_the_same_start_state(
         first, wanted = int(arguments["first_episode"]), int(arguments["episodes"])
         spoilt = 2 if len(asked) == 1 else 0
         for number in range(first, first + wanted + (spoilt > 0)):
-            outcome = Outcome.FAULT if number == spoilt else Outcome.SUCCESS
-            write_trial(tmp_path, number, "p", outcome=outcome, session=arguments["session"])
+            about = {"outcome": Outcome.FAULT} if number == spoilt else {"success": True}
+            write_trial(tmp_path, number, "p", session=arguments["session"], **about)
 
     monkeypatch.setattr(graph_run, "run_graph", graph)
     run_trials({}, 3, tmp_path, tmp_path / "x.log", None)  # type: ignore[arg-type]
     assert asked == [("evaluation", "1", "3"), ("evaluation-2", "2", "1")]
     assert missing_trials(tmp_path, 3) == []
+
+
+def test_a_void_trial_is_run_again_from_the_same_start_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def graph(_file: str, arguments: dict[str, str], *_: object) -> None:
+        asked.append((arguments["session"], arguments["first_episode"], arguments["episodes"]))
+        first, wanted = int(arguments["first_episode"]), int(arguments["episodes"])
+        for number in range(first, first + wanted):
+            sources = "po" if (number, len(asked)) == (2, 1) else "pp"
+            write_trial(tmp_path, number, sources, success=True, session=arguments["session"])
+
+    monkeypatch.setattr(graph_run, "run_graph", graph)
+    series = run_trials({}, 3, tmp_path, tmp_path / "x.log", None)  # type: ignore[arg-type]
+    assert asked == [("evaluation", "1", "3"), ("evaluation-2", "2", "1")]
+    assert [trial.number for trial in series.counted] == [1, 2, 3]
+    assert series.counted[1].info.episode_id == "evaluation-2-evaluation-000002"
+    assert series.void == {}
+
+
+def test_a_trial_that_is_void_each_time_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def graph(_file: str, arguments: dict[str, str], *_: object) -> None:
+        asked.append(arguments["session"])
+        write_trial(tmp_path, 1, "o", success=True, session=arguments["session"])
+
+    monkeypatch.setattr(graph_run, "run_graph", graph)
+    series = run_trials({}, 1, tmp_path, tmp_path / "x.log", None)  # type: ignore[arg-type]
+    assert asked == ["evaluation", "evaluation-2", "evaluation-3"]
+    assert (series.counted, list(series.void)) == ([], [1])
+
+
+def test_a_person_is_asked_for_another_trial_in_the_place_of_a_void_one(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, judge="person")
+    for number, sources in enumerate(("pp", "po", "pp"), 1):
+        write_trial(tmp_path, number, sources, success=True)
+    series = recorded_trials(tmp_path, settings)
+    assert ([trial.number for trial in series.counted], list(series.void)) == ([1, 3], [2])
+    write_trial(tmp_path, 4, "pp", success=False)
+    series = recorded_trials(tmp_path, settings)
+    assert ([trial.number for trial in series.counted], series.void) == ([1, 3, 4], {})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "done", "why"),
+    [
+        (Outcome.SUCCESS, False, "it ended as SUCCESS, but the task was not done in its last step"),
+        (Outcome.TIMEOUT, True, "it ended as TIMEOUT, but the task was done in its last step"),
+    ],
+)
+def test_an_outcome_that_is_not_the_truth_of_the_last_step_is_void_unless_a_person_gave_it(
+    tmp_path: Path, outcome: Outcome, done: bool, why: str
+) -> None:
+    write_trial(tmp_path, 1, "pp", success=done, outcome=outcome)
+    assert simulated_trials(tmp_path, 1).void == {1: why}
+    assert persons_trials(tmp_path, 1).void == {}
+
+
+def test_nothing_is_proven_by_no_trial(tmp_path: Path) -> None:
+    result = EvaluationResult(settings=SETTINGS, trials=[], void={})
+    assert result.as_dict()["intervention_free"]["proven"] is False
 
 
 def test_a_trial_that_always_ends_with_a_fault_ends_the_evaluation(
@@ -284,8 +348,6 @@ def test_a_folder_goes_on_with_its_own_settings_only(tmp_path: Path, capsys: pyt
 
     _begin(tmp_path, SETTINGS)
     _begin(tmp_path, SETTINGS)
-    from dataclasses import replace
-
     with pytest.raises(EvaluationError, match="other settings \\(seed 7, not 8\\)"):
         _begin(tmp_path, replace(SETTINGS, seed=8))
 

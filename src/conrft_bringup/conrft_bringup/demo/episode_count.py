@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, episode_number
+from conrft_bringup.trials import describe_outcomes
 from conrft_data.bags import EpisodeInfo, read_info
 from conrft_data.bags.errors import BagError
 from conrft_data.bags.label import label_time
@@ -52,9 +53,7 @@ class EpisodeCount:
         """How far it is, for a person."""
         trials = self.trials
         count = self.successes if only_successes else len(trials)
-        parts = [f"{count}/{wanted}", f"success {self.successes} of {len(trials)}"]
-        if trials:
-            parts.append(f"mean length {sum(figures.length for figures in trials) / len(trials):.0f}")
+        parts = [describe_outcomes([(figures.success, figures.length) for figures in trials], count, wanted)]
         if trials and self._with_take_overs:
             recent = trials[-10:]
             parts.append(f"last {len(recent)}: success {sum(figures.success for figures in recent)}")

@@ -17,7 +17,8 @@ from domain_coordinator import domain_id
 
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.progress_line import ProgressLine
-from conrft_bringup.episode_figures import episode_number, last_episode_number, trials_up_to
+from conrft_bringup.episode_figures import episode_number, last_episode_number
+from conrft_bringup.evaluation.trial_series import TrialSeries, simulated_trials
 from conrft_bringup.launch_runner.errors import LaunchError
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
@@ -108,11 +109,12 @@ def run_graph(
         raise failure(f"the graph ended after {watcher.state}", log)
 
 
-def run_trials(arguments: Mapping[str, str], wanted: int, folder: Path, log: Path, line: ProgressLine) -> str:
-    """Runs evaluate.launch.yaml until ``folder`` holds trials 1 to ``wanted``; gives the state.
+def run_trials(arguments: Mapping[str, str], wanted: int, folder: Path, log: Path, line: ProgressLine) -> TrialSeries:
+    """Runs evaluate.launch.yaml until ``folder`` holds trials 1 to ``wanted``; gives them.
 
-    A trial that a fault has spoilt is run again under its own number, because the start state is a function of it and
-    every method is to meet the same ones. Raises as ``run_graph``.
+    A trial that a fault has spoilt, or that is void, is run again under its own number, because the start state is a
+    function of it and every method is to meet the same ones. Raises as ``run_graph``, and StageFailed when a trial ends
+    with a fault each time; one that is void each time is in what is given.
     """
     count = EpisodeCount(folder)
     for _ in range(_TIMES_EACH_TRIAL):
@@ -122,15 +124,16 @@ def run_trials(arguments: Mapping[str, str], wanted: int, folder: Path, log: Pat
             session = unused_session(arguments.get("session", "evaluation"), folder, first)
             all_arguments = {**arguments, **where, "session": session, "after_fault": "continue"}
             run_graph("evaluate", all_arguments, log, line, Watch(count, len(count.trials) + number))
-    if missing := missing_trials(folder, wanted):
-        raise failure(f"trial {missing[0][0]} ended with a fault {_TIMES_EACH_TRIAL} times", log)
-    count.refresh()
-    return count.describe(wanted, only_successes=False)
+    series = simulated_trials(folder, wanted)
+    spoilt = set(range(1, wanted + 1)) - {trial.number for trial in series.counted} - set(series.void)
+    if spoilt:
+        raise failure(f"trial {min(spoilt)} ended with a fault {_TIMES_EACH_TRIAL} times", log)
+    return series
 
 
 def missing_trials(folder: Path, wanted: int) -> list[tuple[int, int]]:
-    """Stretches (first number, how many) of the trials 1 to ``wanted`` that are not there yet."""
-    there = {episode_number(info.episode_id) for info in trials_up_to(folder, wanted)}
+    """Stretches (first number, how many) of the trials 1 to ``wanted`` that are not there yet, or only void ones."""
+    there = {trial.number for trial in simulated_trials(folder, wanted).counted}
     stretches: list[tuple[int, int]] = []
     for number in sorted(set(range(1, wanted + 1)) - there):
         if stretches and sum(stretches[-1]) == number:

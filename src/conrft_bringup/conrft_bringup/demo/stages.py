@@ -12,9 +12,9 @@ from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.graph_run import StageFailed, Watch, resumed, run_command, run_graph, run_trials
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
-from conrft_bringup.episode_figures import trials_up_to
-from conrft_bringup.evaluation.trial_recording import SCENE_TOPIC, read_trial
+from conrft_bringup.evaluation.trial_recording import SCENE_TOPIC
 from conrft_bringup.learner_figures import METRICS, read_records
+from conrft_bringup.trials import describe_outcomes
 
 # Start states are functions of seed and episode alone: these keep the stages' start states apart, and let both
 # evaluations begin from the same ones.
@@ -146,11 +146,10 @@ def _evaluate(run: Run, line: ProgressLine, stage: str, checkpoint: Path, trials
         "session": stage,
         "extra_topics": str([SCENE_TOPIC]),
     }
-    state = run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
-    for info in trials_up_to(trials, run.settings.trials):
-        if why := read_trial(info).why_void():
-            raise StageFailed(f"{info.path}: is no trial without intervention: {why}")
-    return state
+    series = run_trials(arguments, run.settings.trials, trials, run.log(stage), line)
+    for number, why in series.void.items():
+        raise StageFailed(f"trial {number} in {trials} is void: {why}")
+    return describe_outcomes(series.outcomes, len(series.counted), run.settings.trials)
 
 
 def _learner_state(folder: Path, updates: int) -> str:

@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(result.as_dict()))
     for number, why in sorted(result.void.items()):
         print(f"conrft evaluate: trial {number} is void: {why}", file=sys.stderr)
+    if result.void:
+        print(f"to run what is void again: the same command with --out {out}", file=sys.stderr)
     return 1 if result.void else 0
 
 

@@ -49,7 +49,7 @@ class EvaluationResult:
     Attributes:
         settings: of the evaluation.
         trials: those that count, in the order of their numbers.
-        void: why a trial does not count, by its number.
+        void: why a trial does not count that was not run again, by its number.
         verdicts: of the classifier, by number; empty without one.
     """
 
@@ -92,7 +92,7 @@ class EvaluationResult:
         """Who moved the arm, counted in the recorded actions of the trials that count."""
         counts = {source: sum(trial.count(source) for trial in self.trials) for source in ActionSource}
         return {
-            "proven": not self.void,
+            "proven": bool(self.trials) and not self.void,
             "actions": sum(counts.values()),
             **{source.name.lower(): number for source, number in counts.items()},
             "void": [{"trial": number, "why": why} for number, why in sorted(self.void.items())],

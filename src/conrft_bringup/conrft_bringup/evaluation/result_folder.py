@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from conrft_bringup.demo.run_folder import write_json
-from conrft_bringup.episode_figures import finished_trials, trials_up_to
 from conrft_bringup.evaluation.result import EvaluationResult, EvaluationSettings
 from conrft_bringup.evaluation.result_text import result_text
 from conrft_bringup.evaluation.start_states import draw_starts, start_axes
-from conrft_bringup.evaluation.trial_recording import TrialRecording, read_trial
+from conrft_bringup.evaluation.trial_recording import TrialRecording
+from conrft_bringup.evaluation.trial_series import TrialSeries, persons_trials, simulated_trials
 from conrft_bringup.report.contact_sheet import draw_episodes, draw_frames
-from conrft_data.bags import EpisodeInfo, read_episode
+from conrft_data.bags import read_episode
 from conrft_data.config import TaskConfig
 from conrft_data.types import Episode
 
@@ -28,15 +28,10 @@ _MOST_FRAMES = 64  # on the sheet of frames that the classifier mistakes
 _TITLE_WIDTH = 21  # characters above a frame
 
 
-def recorded_trials(episodes: Path, settings: EvaluationSettings) -> list[EpisodeInfo]:
-    """The trials of an evaluation, as far as they are recorded.
-
-    A simulator's start states are functions of the trials' numbers, so those are 1 to the last; a person repeats an
-    aborted trial under the next number.
-    """
-    if settings.judge == "person":
-        return finished_trials(episodes)[: settings.trials]
-    return trials_up_to(episodes, settings.trials)
+def recorded_trials(episodes: Path, settings: EvaluationSettings) -> TrialSeries:
+    """The trials of an evaluation, as far as they are recorded."""
+    read = persons_trials if settings.judge == "person" else simulated_trials
+    return read(episodes, settings.trials)
 
 
 def write_result(
@@ -49,12 +44,11 @@ def write_result(
     films: Films = "all",
 ) -> EvaluationResult:
     """Reads the trials of ``episodes`` and writes everything into ``folder``; raises BagError or ValueError."""
-    recorded = [read_trial(info) for info in recorded_trials(episodes, settings)]
-    void = {trial.number: why for trial in recorded if (why := trial.why_void())}
-    trials = [trial for trial in recorded if trial.number not in void]
+    series = recorded_trials(episodes, settings)
+    trials = series.counted
     folder.mkdir(parents=True, exist_ok=True)
     verdicts = _look_at_images(folder, trials, task, classifier, films)
-    result = EvaluationResult(settings=settings, trials=trials, void=void, verdicts=verdicts)
+    result = EvaluationResult(settings=settings, trials=trials, void=series.void, verdicts=verdicts)
     _draw_failures(folder / "failures.png", trials)
     if axes := start_axes(trials):
         draw_starts(trials, axes, folder / "starts.png")

@@ -16,6 +16,7 @@ from conrft_bringup.evaluation.person_judge_link import PersonJudgeLink
 from conrft_bringup.evaluation.result import EvaluationResult, EvaluationSettings
 from conrft_bringup.evaluation.result_folder import Films, recorded_trials, write_result
 from conrft_bringup.evaluation.trial_recording import SCENE_TOPIC
+from conrft_bringup.trials import describe_outcomes
 from conrft_data.config import TaskConfig, load_config
 
 
@@ -42,7 +43,8 @@ def run_evaluation(
             _run_with_a_person(out, settings, line)
         else:
             log = out / "evaluate.log"
-            line.finish(run_trials(_arguments(settings), settings.trials, out / "episodes", log, line))
+            series = run_trials(_arguments(settings), settings.trials, out / "episodes", log, line)
+            line.finish(describe_outcomes(series.outcomes, len(series.counted), settings.trials))
     except (StageFailed, Interrupted):
         line.break_off()
         raise
@@ -65,7 +67,7 @@ def _arguments(settings: EvaluationSettings) -> dict[str, str]:
 def _run_with_a_person(out: Path, settings: EvaluationSettings, line: ProgressLine) -> None:
     """The graph waits for the person before each trial, and the person says how it ended."""
     episodes = out / "episodes"
-    judge = PersonJudge(settings.trials, done=len(recorded_trials(episodes, settings)))
+    judge = PersonJudge(settings.trials, done=len(recorded_trials(episodes, settings).counted))
     if judge.done:
         return
     simulated = settings.robot == "sim"

@@ -79,6 +79,13 @@ class TrialRecording:
             return f"the policy's weights changed, versions {sorted(self.weights_versions)}"
         return ""
 
+    def contradiction(self) -> str:
+        """How the outcome differs from the simulator's truth at the final step; empty: it does not, or nobody knows."""
+        done = self.truth.get(self.length, self.success)
+        if done == self.success:
+            return ""
+        return f"it ended as {self.info.outcome.name}, but the task was {'' if done else 'not '}done in its last step"
+
 
 def read_trial(info: EpisodeInfo) -> TrialRecording:
     """Reads everything but the images; raises ValueError when a message is damaged."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from conrft_bringup.demo.run_folder import RunFolder, write_json
-from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials, trials_up_to
+from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials
+from conrft_bringup.evaluation.trial_series import simulated_trials
 from conrft_bringup.result_table import result_table
 from conrft_bringup.trials import TrialsSummary, summarise
 from conrft_data.bags import EpisodeInfo
@@ -37,9 +39,9 @@ def read_figures(folder: RunFolder) -> RunFigures:
     trials = folder.settings().trials
     return RunFigures(
         demonstrations=_figures(finished_trials(folder.demonstrations)),
-        offline=_figures(trials_up_to(folder.offline_trials, trials)),
+        offline=_figures(_counted(folder.offline_trials, trials)),
         training=_figures(finished_trials(folder.episodes)),
-        online=_figures(trials_up_to(folder.online_trials, trials)),
+        online=_figures(_counted(folder.online_trials, trials)),
     )
 
 
@@ -70,6 +72,10 @@ def summary(folder: RunFolder, figures: RunFigures) -> dict[str, Any]:
         "seed": folder.settings().seed,
         "wall_s": round(sum(folder.finished().values()), 1),
     }
+
+
+def _counted(folder: Path, trials: int) -> list[EpisodeInfo]:
+    return [trial.info for trial in simulated_trials(folder, trials).counted]
 
 
 def _figures(episodes: list[EpisodeInfo]) -> list[EpisodeFigures]:
