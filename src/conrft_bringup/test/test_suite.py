@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from suite_process import write_figures
 
@@ -116,6 +117,21 @@ def test_the_curves_have_a_row_for_each_task(folder: SuiteFolder, tmp_path: Path
     two_tasks(folder)
     assert draw_suite_curves(read_results(folder, ORDER), {}, tmp_path / "curves.png", against)  # type: ignore[arg-type]
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 1
+
+
+def test_the_curve_of_success_says_whose_verdict_it_is(
+    folder: SuiteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib import pyplot
+
+    two_tasks(folder)
+    figures: list[Figure] = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    draw_suite_curves(read_results(folder, ORDER), {}, tmp_path / "curves.png", "episodes")
+    success = figures[0].axes[0]
+    assert "by the classifier" in success.get_title()
+    legend = [text.get_text() for text in success.get_legend().get_texts()]
+    assert legend == [f"truth, without intervention, {when}" for when in ("before", "after")]
 
 
 def test_the_time_is_that_of_the_robot(folder: SuiteFolder) -> None:

@@ -50,7 +50,7 @@ def _draw_success(axes: Axes, figures: RunFigures) -> None:
     axes.set(title="success", xlabel="online episode", ylabel="rate", ylim=(-0.03, 1.03))
     if figures.training:
         values = [float(episode.success) for episode in figures.training]
-        label = f"online, with interventions (mean of {_WINDOW})"
+        label = f"online, with interventions, by the classifier (mean of {_WINDOW})"
         axes.plot(range(1, len(values) + 1), moving_mean(values), color="#4c72b0", label=label)
     for name, trials in figures.summaries().items():
         if trials.trials:

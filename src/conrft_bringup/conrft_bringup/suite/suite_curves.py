@@ -20,7 +20,8 @@ Against = Literal["episodes", "minutes"]
 Float64 = NDArray[np.float64]
 _LABELS = {"episodes": "online episode", "minutes": "robot time of the online stage (min)"}
 _MEASURES: dict[str, Callable[[EpisodeFigures], float]] = {
-    "success rate, with interventions": lambda episode: float(episode.success),
+    # In practice nobody asks the ground truth.
+    "success by the classifier, with interventions": lambda episode: float(episode.success),
     "episode length (steps)": lambda episode: float(episode.length),
     "intervention rate (share of steps)": lambda episode: max(episode.operator_steps, 0) / max(episode.length, 1),
 }
@@ -75,12 +76,12 @@ def _draw(place: Axes, result: TaskResult, measure: Callable[[EpisodeFigures], f
 
 
 def _draw_trials(place: Axes, result: TaskResult, against: Against) -> None:
-    """Success without intervention, before and after."""
+    """True success without intervention, before and after."""
     place.set_ylim(-0.03, 1.06)
     last = float(np.mean([positions(seed, against)[-1] for seed in result.seeds if seed.training]))
     for method, x, colour in (("cal-conrft", 0.0, "#c44e52"), ("hil-conrft", last, "#2a7f62")):
         rates = result.success(method)
         if rates:
-            label = f"without intervention, {'before' if x == 0 else 'after'}"
+            label = f"truth, without intervention, {'before' if x == 0 else 'after'}"
             place.plot([x] * len(rates), rates, "o", color=colour, markersize=5, label=label)
     place.legend(fontsize=7, loc="lower right")
