@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,9 @@ from suite_process import write_figures
 from conrft_bringup.bench_cli import BENCHMARKS
 from conrft_bringup.command import main
 from conrft_bringup.demo.graph_run import Interrupted, StageFailed
-from conrft_bringup.demo.run_folder import RunFolderError
+from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError
+from conrft_bringup.evaluation.cli import _begin as begin_evaluation
+from conrft_bringup.evaluation.result import EvaluationSettings
 from conrft_bringup.suite.suite_curves import draw_suite_curves, positions
 from conrft_bringup.suite.suite_folder import METHODS, RUN_BYTES, SuiteFolder, SuiteSettings
 from conrft_bringup.suite.suite_results import paper_figures, read_results
@@ -195,6 +198,51 @@ def test_recordings_are_dropped_only_when_asked(folder: SuiteFolder) -> None:
         folder.finish(task, 1, drop_recordings=drop)
         assert recording.exists() != drop
         assert folder.done(task, 1)
+
+
+def test_recordings_that_a_kill_left_behind_are_dropped_by_the_same_command(
+    folder: SuiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings = {task: folder.run(task, 1).episodes / "episode" for task in ("kept", "dropped")}
+    for recording in recordings.values():
+        recording.mkdir(parents=True)
+    folder.finish("kept", 1, drop_recordings=False)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        folder.finish("dropped", 1, drop_recordings=True)
+    assert folder.done("dropped", 1) and recordings["dropped"].exists()
+    run(folder, None, ["kept", "dropped"], [1])
+    assert not recordings["dropped"].exists()
+    assert recordings["kept"].exists()
+
+
+@pytest.mark.parametrize("what", ["suite", "run", "evaluation"])
+def test_a_kill_in_the_middle_of_writing_the_settings_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    evaluation = EvaluationSettings(**dict.fromkeys(EvaluationSettings.__annotations__, "x"))  # type: ignore[arg-type]
+
+    def begin() -> None:
+        if what == "suite":
+            SuiteFolder(tmp_path).begin(SuiteSettings())
+        elif what == "run":
+            RunFolder(tmp_path).begin(DemoSettings())
+        else:
+            begin_evaluation(tmp_path, evaluation)
+
+    def killed(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(text[:10].encode())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", killed)
+        begin()
+    begin()
+    begin()
 
 
 def test_a_full_disk_is_noticed_before_the_first_run(folder: SuiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from conrft_data import durable_files
+
 
 class RunFolderError(ValueError):
     """The folder holds another run than the one that was asked for."""
@@ -66,7 +68,7 @@ class RunFolder:
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         self.figures.mkdir(exist_ok=True)
-        self.config.write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
+        write_yaml(self.config, asdict(settings))
 
     def settings(self) -> DemoSettings:
         """What the run was made with; raises RunFolderError."""
@@ -88,11 +90,14 @@ class RunFolder:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON beside its place and renames it, so that a reader never sees half of it."""
+    """Writes JSON so that a reader, also one after a kill, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    durable_files.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Writes YAML in the same way."""
+    durable_files.write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def _difference(one: DemoSettings, other: DemoSettings) -> str:

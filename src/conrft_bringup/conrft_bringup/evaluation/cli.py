@@ -149,10 +149,12 @@ def _begin(out: Path, settings: EvaluationSettings) -> None:
     """Makes the folder, or takes an evaluation of the same settings up again."""
     import yaml
 
+    from conrft_bringup.demo.run_folder import write_yaml
+
     config = out / "config.yaml"
     if not config.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        config.write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
+        write_yaml(config, asdict(settings))
         return
     before, now = yaml.safe_load(config.read_text(encoding="utf-8")) or {}, asdict(settings)
     changed = [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]

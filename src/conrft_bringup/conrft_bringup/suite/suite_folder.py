@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from conrft_bringup.demo.run_folder import RunFolder, RunFolderError, write_json
+from conrft_bringup.demo.run_folder import RunFolder, RunFolderError, write_json, write_yaml
 from conrft_bringup.demo.stages import STAGES, Stage
 from conrft_data.bags.writer import lock_folder
 
@@ -56,7 +57,7 @@ class SuiteFolder:
         """Makes the folder, or takes a suite of the same settings up again; raises RunFolderError."""
         if not self._config.is_file():
             self.root.mkdir(parents=True, exist_ok=True)
-            self._config.write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
+            write_yaml(self._config, asdict(settings))
             return
         before, now = yaml.safe_load(self._config.read_text(encoding="utf-8")) or {}, asdict(settings)
         if changed := [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]:
@@ -73,10 +74,15 @@ class SuiteFolder:
     def finish(self, task: str, seed: int, *, drop_recordings: bool) -> None:
         """Notes that a run is done; ``drop_recordings`` frees the room of its episodes, whose figures are kept."""
         write_json(self._marker(task, seed), {"recordings": "dropped" if drop_recordings else "kept"})
-        if drop_recordings:
-            folder = self.run(task, seed)
-            for recordings in (folder.demonstrations, folder.episodes, folder.offline_trials, folder.online_trials):
-                shutil.rmtree(recordings, ignore_errors=True)
+        self.tidy(task, seed)
+
+    def tidy(self, task: str, seed: int) -> None:
+        """Deletes the recordings of a done run if they were to be dropped: a kill may have come between."""
+        if json.loads(self._marker(task, seed).read_text(encoding="utf-8"))["recordings"] != "dropped":
+            return
+        folder = self.run(task, seed)
+        for recordings in (folder.demonstrations, folder.episodes, folder.offline_trials, folder.online_trials):
+            shutil.rmtree(recordings, ignore_errors=True)
 
     def finished(self) -> list[tuple[str, int]]:
         """Task and seed of every run that is done, whoever asked for it."""

@@ -40,11 +40,12 @@ def run_suite(
         for task in tasks:
             name = f"{task} seed {seed}"
             with folder.alone(task, seed) as alone:
-                if folder.done(task, seed):
-                    print(f"== {name}: done before")
-                    continue
                 if not alone:
                     print(f"== {name}: another process is at it")
+                    continue
+                if folder.done(task, seed):
+                    print(f"== {name}: done before")
+                    folder.tidy(task, seed)
                     continue
                 print(f"== {name}", flush=True)
                 try:
