@@ -56,8 +56,12 @@ def record(folder: Path, number: int, *, outcome: Outcome, sources: str, session
     return episode_id
 
 
-def observation(episode: int, step: int) -> Observation:
-    images = {"side": np.full((32, 32, 3), step, np.uint8), "wrist": np.full((16, 16, 3), 255 - step, np.uint8)}
+def observation(episode: int, step: int, *, enlarged: int = 1) -> Observation:
+    side, wrist = 32 * enlarged, 16 * enlarged
+    images = {
+        "side": np.full((side, side, 3), step, np.uint8),
+        "wrist": np.full((wrist, wrist, 3), 255 - step, np.uint8),
+    }
     return Observation(
         stamp_ns=(1 + step) * 100_000_000,
         episode=episode,
@@ -100,6 +104,7 @@ def write_trial(
     altered: int | None = None,
     unrecorded: int | None = None,
     versions: list[int] | None = None,
+    enlarged: int = 1,
 ) -> None:
     """Writes a trial as the recorder does, with the policy's answers and the simulator's scene.
 
@@ -115,6 +120,7 @@ def write_trial(
         altered: step whose action is not what the policy put out.
         unrecorded: step whose answer of the policy is not in the bag.
         versions: of the weights, by step.
+        enlarged: times the images; 8: as the shipped tasks have them.
     """
     outcome = outcome or (Outcome.SUCCESS if success else Outcome.TIMEOUT)
     kinds = [{"o": ActionSource.OPERATOR, "p": ActionSource.POLICY, "h": ActionSource.HOLD}[s] for s in sources + last]
@@ -128,7 +134,7 @@ def write_trial(
             writer.write(topic, serialize_message(message), seen.stamp_ns)
 
         for step, kind in enumerate(kinds):
-            seen = observation(number, step)
+            seen = observation(number, step, enlarged=enlarged)
             tick = Tick(seen.stamp_ns, number, step)
             if step == 0:
                 put(topics.EPISODE_STATE, episode_state(Phase.RUNNING, Outcome.NONE, stamp_ns=seen.stamp_ns))

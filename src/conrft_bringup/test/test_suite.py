@@ -23,6 +23,7 @@ from conrft_bringup.demo.graph_run import Interrupted, StageFailed
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError
 from conrft_bringup.evaluation.cli import _begin as begin_evaluation
 from conrft_bringup.evaluation.result import EvaluationSettings
+from conrft_bringup.suite import suite_run
 from conrft_bringup.suite.suite_curves import draw_suite_curves, positions
 from conrft_bringup.suite.suite_folder import METHODS, RUN_BYTES, SuiteFolder, SuiteSettings
 from conrft_bringup.suite.suite_results import paper_figures, read_results
@@ -30,7 +31,7 @@ from conrft_bringup.suite.suite_run import run_suite
 from conrft_bringup.suite.suite_table import suite_table
 from conrft_data.config import TaskConfig, load_config
 from conrft_policy.backbone import backbone_folder
-from conrft_policy.instructions import load_instruction
+from conrft_policy.instructions import load_instruction, store_instruction
 
 PACKAGE = Path(__file__).parents[1]
 ORDER = list(paper_figures(PACKAGE)["tasks"])
@@ -274,6 +275,23 @@ def test_wrong_choices_are_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_instruction_that_the_backbone_does_not_know_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite_run, "run_suite", lambda *_, **__: pytest.fail("it runs"))
+    shipped, own = backbone_folder("octo-nano"), tmp_path / "own"
+    own.mkdir()
+    for name in ("config.json", "weights.safetensors"):
+        (own / name).symlink_to(shipped / name)
+    known = load_instruction(shipped / "instructions.safetensors", "pick_banana")
+    about = {"task": "pick_banana", "instruction": known.entry.instruction, "encoder": known.entry.encoder}
+    store_instruction(own / "instructions.safetensors", tokens=known.tokens, **about)
+    words = ["bench", "suite", "--backbone", str(own), "--tasks", "pick_banana,put_spoon"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "put_spoon: " in (said := capsys.readouterr().err) and "no tokens for" in said
+    assert not (tmp_path / "out").exists()
+
+
 def suite_process(out: Path, *words: str) -> subprocess.Popen[str]:
     code = [sys.executable, str(Path(__file__).with_name("suite_process.py"))]
     code += ["--tasks", "pick_banana", "--seeds", "2", "--json", "--out", str(out), *words]
@@ -283,9 +301,9 @@ def suite_process(out: Path, *words: str) -> subprocess.Popen[str]:
 
 def test_a_suite_that_is_killed_in_the_middle_goes_on_there(tmp_path: Path) -> None:
     begun = tmp_path / "begun.txt"
-    killed = suite_process(tmp_path, "--wait-in", "pick_banana/2")
+    killed = suite_process(tmp_path, "--wait-in", "pick_banana/2/training")
     deadline = time.monotonic() + 100
-    while not begun.exists() or "pick_banana/2" not in begun.read_text():
+    while not begun.exists() or "pick_banana/2/training" not in begun.read_text():
         assert killed.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     killed.kill()
@@ -293,7 +311,12 @@ def test_a_suite_that_is_killed_in_the_middle_goes_on_there(tmp_path: Path) -> N
     again = suite_process(tmp_path)
     output, _ = again.communicate(timeout=100)
     assert again.returncode == 0
-    assert begun.read_text().split() == ["pick_banana/1", "pick_banana/2", "pick_banana/2"]
+    names = [stage.name for stage in METHODS["hil-conrft"]]
+    second = [*names[:5], *names[4:]]  # the stage in which it was killed begins again, those before are done
+    stages = [("1", name) for name in names] + [("2", name) for name in second]
+    assert begun.read_text().split() == [f"pick_banana/{seed}/{name}" for seed, name in stages]
+    evaluation = json.loads((tmp_path / "pick_banana/seed2/evaluation/evaluation.json").read_text())
+    assert (evaluation["trials"], evaluation["intervention_free"]["proven"]) == (1, True)
     content = json.loads(output)
     assert content["tasks"]["pick_banana"]["hil-conrft"]["successes"] == 2
     assert content == json.loads((tmp_path / "suite.json").read_text())

@@ -107,17 +107,19 @@ def _chosen_tasks(text: str, share: Path) -> list[str]:
 
 def _begin(args: argparse.Namespace, folder: SuiteFolder, tasks: list[str], share: Path) -> None:
     """Refuses what cannot work before hours are spent."""
-    from conrft_policy.backbone import BackboneError, backbone_folder, read_config
+    from conrft_data.config import TaskConfig, load_config
+    from conrft_policy.backbone import BackboneError, load_backbone
 
     if args.method not in METHODS:
         raise SuiteError(f"no method is called '{args.method}'; known: {', '.join(METHODS)}")
     if not (share / "config/presets" / f"{args.preset}.yaml").is_file():
         known = ", ".join(sorted(path.stem for path in (share / "config/presets").glob("*.yaml")))
         raise SuiteError(f"config/presets holds no '{args.preset}'; known: {known}")
-    try:
-        read_config(backbone_folder(args.backbone))
-    except BackboneError as error:
-        raise SuiteError(str(error)) from error
+    for task in tasks:
+        try:
+            load_backbone(args.backbone, load_config(TaskConfig, share / "config/tasks" / f"{task}.yaml").instruction)
+        except BackboneError as error:
+            raise SuiteError(f"{task}: {error}") from error
     folder.begin(_settings(args))
     missing = [(task, seed) for seed in range(1, args.seeds + 1) for task in tasks if not folder.done(task, seed)]
     if problem := folder.room_for(1 if args.drop_recordings else len(missing)) if missing else "":
