@@ -325,3 +325,30 @@ def test_a_reader_that_goes_away_does_not_disturb_the_processes(tmp_path: Path) 
     up.stdout.close()
     assert up.wait(timeout=120) == 0
     assert (tmp_path / "done").exists()
+
+
+def test_a_full_disk_ends_the_log_and_no_process(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        "program",
+        f"trap 'echo INT > {tmp_path}/got; exit 0' INT; echo $$ > {tmp_path}/pid\nwhile true; do echo on; sleep 0.1; done",
+    )
+    path = write(tmp_path, f"launch: [{{executable: {{cmd: {program}, output: screen}}}}]")
+    up = start_up(path, "--log-file", "/dev/full")
+    pid_in(tmp_path / "pid")
+    time.sleep(0.5)
+    up.send_signal(signal.SIGINT)
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 0
+    assert (tmp_path / "got").read_text() == "INT\n", "it was asked to end, not killed"
+    assert output.count("[program-1] on") > 2
+    assert output.count("the log is not written any more: [Errno 28] No space left on device") == 1
+
+
+def test_a_log_that_cannot_be_begun_is_said_and_the_launch_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = write(tmp_path, "launch: [{log: {message: started}}]")
+    up = start_up(path, "--log-file", str(tmp_path / "file/launch.log"))
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 0
+    assert "the log is not written any more" in output and "[INFO] [launch.user]: started" in output

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point
 from PIL import Image
 from visualization_msgs.msg import Marker
 
@@ -145,6 +146,17 @@ def test_the_text_names_driver_success_and_value() -> None:
     assert moment.text() == "episode 3 RUNNING  step 7\nOPERATOR intervenes\nsuccess 0.93  Q 3.25"
 
 
+def test_a_long_reason_is_broken_into_lines_that_fit_the_picture(scene: MarkerScene) -> None:
+    reason = "policy: no answer within 80 ms; side: stale, 0.250 s old (at most 0.200 s); the arm does not follow"
+    hold = Command(action=np.zeros(7, np.float32), source=ActionSource.HOLD, reason=reason)
+    moment = Moment(status=status(), command=hold)
+    lines = moment.text().splitlines()
+    assert " ".join(lines[1:]) == f"HOLD: {reason}"
+    assert max(map(len, lines)) <= 60
+    written = (draw_markers(scene.markers(moment, Time()).markers) > 200).all(axis=2)  # as white as the text alone
+    assert written[:, :100].any() and not written[:, -40:].any()
+
+
 def test_what_nobody_said_is_not_shown(scene: MarkerScene) -> None:
     assert set(shown(scene, Moment())) == {"workspace"}
 
@@ -204,6 +216,20 @@ def test_a_person_sees_the_scene_without_rviz(scene: MarkerScene, tmp_path: Path
         alike = (pixels @ direction) / np.maximum(np.linalg.norm(pixels, axis=1), 1) > 0.985
         assert np.count_nonzero(alike & bright) > 50, f"{name} is not to be seen"
     assert np.count_nonzero((pixels != empty).any(axis=1)) > 0.05 * len(pixels)
+
+
+def test_an_arrow_is_drawn_as_long_as_it_is() -> None:
+    def pixels(kind: int, ends: tuple[tuple[float, float], ...]) -> np.ndarray:
+        marker = Marker(type=kind, action=Marker.ADD)
+        marker.pose.orientation.w, marker.scale.x, marker.color.r, marker.color.a = 1.0, 0.01, 1.0, 1.0
+        marker.points = [Point(x=0.3, y=y, z=z) for y, z in ends]
+        picture = draw_markers([marker], azimuth=180.0, elevation=0.0).astype(int)
+        return np.argwhere((picture[..., 0] > 90) & (picture[..., 1:].max(axis=2) < 60))
+
+    for ends in (((-0.2, 0.3), (0.2, 0.3)), ((0.1, 0.45), (0.1, 0.2)), ((0.2, 0.2), (-0.1, 0.5))):
+        arrow, line = pixels(Marker.ARROW, ends), pixels(Marker.LINE_LIST, ends)
+        assert np.abs(arrow.min(axis=0) - line.min(axis=0)).max() <= 8, ends
+        assert np.abs(arrow.max(axis=0) - line.max(axis=0)).max() <= 8, ends
 
 
 def test_the_viewers_side_knows_nothing_of_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import socket
@@ -33,13 +34,17 @@ class LaunchOutput:
         self._screen = None if quiet else (screen or sys.stdout)
         self._log: TextIO | None = None
         if log_file is not None:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            self._log = log_file.open("a", encoding="utf-8")
+            try:
+                log_file.parent.mkdir(parents=True, exist_ok=True)
+                self._log = log_file.open("a", encoding="utf-8")
+            except OSError as error:
+                self._go_on_without_log(error)
 
     def close(self) -> None:
         """Closes the log file."""
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # every line has been flushed
+                self._log.close()
             self._log = None
 
     def info(self, who: str, text: str) -> None:
@@ -59,15 +64,28 @@ class LaunchOutput:
     def _write(self, text: str, *, shown: bool) -> None:
         if self._log is not None:
             now = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-            self._log.write(f"{now} {text}\n")
-            self._log.flush()
-        if shown and self._screen is not None:
             try:
-                self._screen.write(text + "\n")
-                self._screen.flush()
-            except (BrokenPipeError, OSError):
-                # The reader has gone (``conrft up ... | head``, a closed terminal); the nodes must not suffer.
-                self._screen = None
+                self._log.write(f"{now} {text}\n")
+                self._log.flush()
+            except OSError as error:
+                self._go_on_without_log(error)
+        if shown:
+            self._show(text)
+
+    def _go_on_without_log(self, error: OSError) -> None:
+        """A full disk must not end the nodes: the arm goes on, only the log ends here, and that is said once."""
+        self.close()
+        self._show(f"[ERROR] [launch]: the log is not written any more: {error}")
+
+    def _show(self, text: str) -> None:
+        if self._screen is None:
+            return
+        try:
+            self._screen.write(text + "\n")
+            self._screen.flush()
+        except (BrokenPipeError, OSError):
+            # The reader has gone (``conrft up ... | head``, a closed terminal); the nodes must not suffer.
+            self._screen = None
 
 
 def default_log_file(environment: Mapping[str, str]) -> Path:

@@ -98,6 +98,8 @@ def _add(scene: Any, marker: Marker) -> None:
 def _connect(scene: Any, kind: mujoco.mjtGeom, colour: Array, radius: float, start: Array, end: Array) -> None:
     if np.any(start != end) and (geom := _new_geom(scene, kind, colour)) is not None:
         mujoco.mjv_connector(geom, kind, radius, start, end)
+        if kind == mujoco.mjtGeom.mjGEOM_ARROW:
+            geom.size[2] *= 2  # half the length is what is set, and for an arrow drawn as the whole
 
 
 def _new_geom(scene: Any, kind: mujoco.mjtGeom, colour: Array, *placement: Array) -> mujoco.MjvGeom | None:

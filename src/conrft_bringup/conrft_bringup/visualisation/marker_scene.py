@@ -6,6 +6,7 @@ Who moves the arm has one colour everywhere: the policy blue, the operator orang
 from __future__ import annotations
 
 import itertools
+import textwrap
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ _MARKER_TYPES = {Geometry.BOX: Marker.CUBE, Geometry.CYLINDER: Marker.CYLINDER, 
 _AXIS_COLOURS: tuple[Colour, ...] = ((0.9, 0.2, 0.2, 1.0), (0.2, 0.8, 0.3, 1.0), (0.3, 0.4, 1.0, 1.0))  # REP-103
 _SMALLEST_ARROW = 0.002  # m
 _TEXT_HEIGHT = 0.032  # m, of a capital letter
+_TEXT_WIDTH = 60  # letters; no viewer breaks lines by itself
 
 
 class Workspace(NamedTuple):
@@ -87,6 +89,7 @@ class Moment:
             figures.append(f"success {self.verdict.probability:.2f}{gates}")
         if self.value is not None:
             figures.append(f"Q {self.value:.2f}")
+        lines = [line for whole in lines for line in textwrap.wrap(whole, _TEXT_WIDTH)]
         return "\n".join([*lines, *(["  ".join(figures)] if figures else [])])
 
 
