@@ -331,7 +331,7 @@ def test_a_full_disk_ends_the_log_and_no_process(tmp_path: Path) -> None:
     program = script(
         tmp_path,
         "program",
-        f"trap 'echo INT > {tmp_path}/got; exit 0' INT; echo $$ > {tmp_path}/pid\nwhile true; do echo on; sleep 0.1; done",
+        f"trap 'echo INT > {tmp_path}/got; exit 0' INT; echo $$ > {tmp_path}/pid; while sleep 0.1; do echo on; done",
     )
     path = write(tmp_path, f"launch: [{{executable: {{cmd: {program}, output: screen}}}}]")
     up = start_up(path, "--log-file", "/dev/full")
