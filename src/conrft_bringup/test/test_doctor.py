@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from recorded_runs import record
 
 from conrft_bringup.command import main
 from conrft_bringup.doctor import demonstration_checks as demonstrations
 from conrft_bringup.doctor import graph_checks as graph
 from conrft_bringup.doctor import machine_checks as machine
-from conrft_bringup.doctor.cli import report
+from conrft_bringup.doctor.cli import _controller, report
 from conrft_bringup.doctor.finding import Finding, Level, error, ok
-from conrft_bringup.doctor.graph_checks import GraphSnapshot, Stream
+from conrft_bringup.doctor.graph_checks import GraphSnapshot, Stream, Word
+from conrft_bringup.doctor.graph_probe import listen
 from conrft_data.config import RobotConfig, TaskConfig, load_config
+from conrft_data.node_process import diagnostic_array
+from conrft_data.rotations import from_euler_xyz
 from conrft_data.types import Outcome
 
 PACKAGE = Path(__file__).parents[1]
@@ -82,6 +92,7 @@ def test_the_gpu(device: str, cuda_devices: int, level: Level) -> None:
         ({"count": 0}, ERROR, "no image in 3 s"),
         ({"problem": "crop needs an image of at least 560x480"}, ERROR, "crop needs"),
         ({"count": 12}, ERROR, "4.0 Hz, the loop needs 10"),
+        ({"size": (1280, 720)}, ERROR, "1280x720, the robot's file says 640x480"),
         ({"age_s": 3600.0}, ERROR, "+3600.00 s off"),
         ({"age_s": -2.0}, ERROR, "-2.00 s off"),
     ],
@@ -113,19 +124,52 @@ def test_a_state_of_the_robot(changed: dict[str, Any], level: Level, words: str)
     is_found(graph.check_sensor("pose", stream(**changed), simulated_time=False), level, words)
 
 
+CONTROLLER = "cartesian_impedance_controller"
+
+
 @pytest.mark.parametrize(
-    ("publishers", "subscribers", "level", "words"),
+    ("publishers", "subscribers", "controllers", "level", "words"),
     [
-        (["/commander"], ["/cartesian_impedance_controller"], OK, "/commander alone"),
-        ([], ["/cartesian_impedance_controller"], WARNING, "no commander is there yet"),
-        (["/commander"], [], ERROR, "nobody listens to target_pose"),
-        (["/commander", "/rqt"], ["/c"], ERROR, "published by /commander, /rqt"),
-        (["/teleop"], ["/c"], ERROR, "published by /teleop"),
-        (["/commander", "/commander"], ["/c"], ERROR, "more than one publisher"),
+        (["/commander"], [f"/{CONTROLLER}"], None, OK, f"{CONTROLLER} listens to /commander alone"),
+        (["/left/commander"], [f"/left/{CONTROLLER}", "/left/visualiser"], {CONTROLLER: "active"}, OK, "alone"),
+        ([], [f"/{CONTROLLER}"], None, WARNING, "no commander is there yet"),
+        (["/commander"], [], None, ERROR, "does not listen to target_pose"),
+        (["/commander"], ["/visualiser"], None, ERROR, "does not listen to target_pose, only /visualiser"),
+        (["/commander"], [f"/{CONTROLLER}"], {CONTROLLER: "inactive"}, ERROR, f"{CONTROLLER} is inactive"),
+        (["/commander"], [f"/{CONTROLLER}"], {"pose_broadcaster": "active"}, ERROR, "is not loaded"),
+        (["/commander", "/rqt"], [f"/{CONTROLLER}"], None, ERROR, "published by /commander, /rqt"),
+        (["/teleop"], [f"/{CONTROLLER}"], None, ERROR, "published by /teleop"),
+        (["/commander", "/commander"], [f"/{CONTROLLER}"], None, ERROR, "more than one publisher"),
     ],
 )
-def test_the_controller(publishers: list[str], subscribers: list[str], level: Level, words: str) -> None:
-    is_found(graph.check_target(publishers, subscribers, "target_pose"), level, words)
+def test_the_controller(
+    publishers: list[str], subscribers: list[str], controllers: dict[str, str] | None, level: Level, words: str
+) -> None:
+    snapshot = GraphSnapshot(
+        spacenav=stream(), target_publishers=publishers, target_subscribers=subscribers, controllers=controllers
+    )
+    is_found(graph.check_target(snapshot, "target_pose", CONTROLLER), level, words)
+
+
+def test_the_controller_is_the_one_that_the_robots_gains_are_for(tmp_path: Path) -> None:
+    assert _controller(None, ROBOT) == CONTROLLER
+    assert _controller(None, load_config(RobotConfig, PACKAGE / "config/robots/sim.yaml")) == "simulator"
+    own = tmp_path / "own.yaml"
+    own.write_text("{controller: mine, reset: {task.k_pos_x: 1}, contact: {task.k_pos_x: 1}}")
+    assert _controller(own, ROBOT) == "mine"
+
+
+def test_what_the_nodes_say_of_themselves() -> None:
+    reflex = Word(ERROR, "robot: a reflex stopped the arm (cartesian_reflex)")
+    words = {"/left/franka_adapter": reflex, "/left/mux": Word(OK, "well"), "/left/policy": Word(WARNING, "late")}
+    adapter, policy = graph.check_words(words)
+    assert (adapter.check, policy.check) == ("node franka_adapter", "node policy")
+    is_found(adapter, ERROR, "cartesian_reflex")
+    is_found(policy, WARNING, "late")
+    (well,) = graph.check_words({"/mux": Word(OK, "well")})
+    is_found(well, OK)
+    (silent,) = graph.check_words({})
+    is_found(silent, WARNING, "/diagnostics")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +193,7 @@ def test_the_workspace(x: float, level: Level) -> None:
 def test_without_a_graph_there_is_one_finding() -> None:
     nobody = stream(publishers=[], count=0)
     snapshot = GraphSnapshot(spacenav=nobody, cameras={"side": nobody}, sensors={"pose": nobody})
-    (finding,) = graph.graph_findings(snapshot, TASK, ROBOT)
+    (finding,) = graph.graph_findings(snapshot, TASK, ROBOT, CONTROLLER)
     is_found(finding, ERROR, "ROS_DOMAIN_ID")
 
 
@@ -184,6 +228,12 @@ def test_a_histogram_knows_how_far_colours_moved() -> None:
 @pytest.mark.parametrize(("x", "level"), [(0.45, OK), (0.49, OK), (0.6, WARNING)])
 def test_the_start_pose(x: float, level: Level) -> None:
     is_found(demonstrations.check_start_pose(np.array([x, *HOME[1:]]), [HOME, HOME]), level)
+
+
+@pytest.mark.parametrize(("angle", "level"), [(0.1, OK), (0.4, WARNING)])
+def test_the_start_pose_counts_with_its_orientation(angle: float, level: Level) -> None:
+    turned = np.concatenate([HOME[:3], from_euler_xyz([np.pi, 0.0, angle])])
+    is_found(demonstrations.check_start_pose(turned, [HOME, HOME]), level, "" if level is OK else "0.40 rad")
 
 
 def test_the_policys_actions_must_beat_a_constant() -> None:
@@ -256,3 +306,73 @@ def test_a_running_simulation_is_looked_at(
     assert "simulator listens, no commander is there yet" in told["controller"]["told"]
     assert told["spacemouse"]["level"] == "error", "nobody is there to take over"
     assert told["workspace"]["level"] == "ok"
+    # With nobody else there it waits, and says so.
+    assert told.get("nodes", told.get("node simulator"))["told"]
+
+
+class Bench:
+    """Nodes of a robot whose driver has other names, spun beside the doctor."""
+
+    def __init__(self) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self.nodes = {
+            name: Node(name, namespace="left", context=self.context)
+            for name in (CONTROLLER, "commander", "driver", "controller_manager")
+        }
+        for node in self.nodes.values():
+            self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._executor.shutdown()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.end()
+
+
+def test_renamed_topics_controllers_and_words_of_one_robot_are_seen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(PACKAGE.parent / "conrft_control/test")
+    importlib.import_module("franka_ros2").provide_interfaces()
+    kind = importlib.import_module("controller_manager_msgs.srv").ListControllers
+    state = importlib.import_module("controller_manager_msgs.msg").ControllerState
+
+    def on_list(_: Any, response: Any) -> Any:
+        response.controller = [state(name=CONTROLLER, state="inactive")]
+        return response
+
+    nodes = bench.nodes
+    nodes["controller_manager"].create_service(kind, "controller_manager/list_controllers", on_list)
+    nodes[CONTROLLER].create_subscription(PoseStamped, "goal", lambda message: None, 1)
+    nodes["commander"].create_publisher(PoseStamped, "goal", 1)
+    words = nodes["commander"].create_publisher(DiagnosticArray, "/diagnostics", 10)
+    stranger = DiagnosticArray(status=[DiagnosticStatus(name="left/drive", level=DiagnosticStatus.ERROR)])
+    other = diagnostic_array(Node("commander", namespace="right", context=bench.context), b"\2", "not asked", {})
+    pose = nodes["driver"].create_publisher(PoseStamped, "pose", 1)
+
+    def speak() -> None:
+        for array in (diagnostic_array(nodes["commander"], b"\2", "deadman", {}), stranger, other):
+            words.publish(array)
+        pose.publish(PoseStamped())
+
+    nodes["driver"].create_timer(0.05, speak)
+    bench.start()
+    for _ in range(20):
+        seen = listen(TASK, ROBOT, "left", 1.0, ["target_pose:=goal", "current_pose:=pose"])
+        if seen.controllers and seen.words and seen.sensors["pose"].count:
+            break
+    assert seen.controllers == {CONTROLLER: "inactive"}
+    assert seen.words == {"/left/commander": Word(ERROR, "deadman")}
+    assert seen.sensors["pose"].publishers == ["/left/driver"]
+    assert (seen.target_publishers, seen.target_subscribers) == (["/left/commander"], [f"/left/{CONTROLLER}"])

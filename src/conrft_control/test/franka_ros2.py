@@ -1,4 +1,4 @@
-"""A franka_ros2 and a gripper to test against: servers of the same names and types, and what they were asked."""
+"""A franka_ros2, ros2_control and gripper to test against: servers of the same names and types, and what they heard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ WORKSPACE = Path(__file__).resolve().parents[3]
 
 
 def provide_interfaces() -> None:
-    """Makes franka_msgs and control_msgs importable: the workstation's own, else those of test/interfaces."""
-    missing = [name for name in ("franka_msgs", "control_msgs") if importlib.util.find_spec(name) is None]
+    """Makes what only a workstation has importable: the workstation's own, else what is in test/interfaces."""
+    names = ("franka_msgs", "control_msgs", "controller_manager_msgs")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         subprocess.run([WORKSPACE / "tools/build_test_interfaces.sh"], check=True, capture_output=True, timeout=600)
     for name in missing:

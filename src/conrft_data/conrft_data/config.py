@@ -15,6 +15,7 @@ Vector3 = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Crop = tuple[int, int, int, int]
+Pixels = Annotated[int, Field(ge=16, le=10000)]
 
 
 class ConfigError(ValueError):
@@ -132,6 +133,9 @@ class CameraTopic(Config):
     """Where a camera's images come from."""
 
     topic: str = Field(min_length=1, description="sensor_msgs/Image")
+    size: tuple[Pixels, Pixels] | None = Field(
+        default=None, description="width and height of the images that the crop was measured in; the doctor compares"
+    )
     crop: Crop | None = Field(
         default=None,
         description="left, top, right, bottom in the camera's own pixels, if the task names no crop; none: all of it",

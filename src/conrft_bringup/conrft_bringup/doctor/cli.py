@@ -29,6 +29,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--task", default="pick_banana", help="name of a task, or its file (default: pick_banana)")
     about = "name of a robot, or its file; alone: fr3 (default: sim)"
     parser.add_argument("--robot", nargs="?", default="sim", const="fr3", help=about)
+    about = "YAML file that names the impedance controller (default: the robot's)"
+    parser.add_argument("--impedance-file", type=Path, help=about)
+    about = "a topic that is not called as in the robot's file; as often as needed"
+    parser.add_argument("--remap", action="append", default=[], metavar="FROM:=TO", help=about)
     parser.add_argument("--namespace", default="", help="ROS namespace of the graph")
     parser.add_argument(
         "--run-dir", type=Path, default=Path("runs/robot"), help="folder of the run (default: runs/robot)"
@@ -53,13 +57,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         task = load_config(TaskConfig, _config_file("tasks", args.task))
         robot = load_config(RobotConfig, _config_file("robots", args.robot))
+        controller = _controller(args.impedance_file, robot)
     except ConfigError as problem:
         print(f"conrft doctor: {problem}", file=sys.stderr)
         return 2
     findings = machine_findings(args.run_dir, args.device)
     snapshot = None
     if not args.no_graph:
-        snapshot, seen = _look_at_graph(args, task, robot)
+        snapshot, seen = _look_at_graph(args, task, robot, controller)
         findings += seen
     findings += _look_at_demonstrations(args, task, snapshot)
     print(json.dumps([finding.as_json() for finding in findings], indent=2) if args.json else report(findings))
@@ -89,8 +94,18 @@ def _config_file(kind: str, name: str) -> Path:
     return package_share("conrft_bringup", os.environ) / "config" / kind / f"{name}.yaml"
 
 
+def _controller(impedance_file: Path | None, robot: RobotConfig) -> str:
+    """The node that is to follow the target; raises ConfigError."""
+    from conrft_control.impedance_settings import ImpedanceSettings
+    from conrft_data.config import load_config
+
+    if impedance_file is None and robot.name == "sim":
+        return "simulator"  # it takes target_pose itself
+    return load_config(ImpedanceSettings, impedance_file or _config_file("impedance", robot.name)).controller
+
+
 def _look_at_graph(
-    args: argparse.Namespace, task: TaskConfig, robot: RobotConfig
+    args: argparse.Namespace, task: TaskConfig, robot: RobotConfig, controller: str
 ) -> tuple[GraphSnapshot | None, list[Finding]]:
     from conrft_bringup.doctor.graph_checks import graph_findings
     from conrft_bringup.doctor.graph_probe import listen
@@ -99,9 +114,9 @@ def _look_at_graph(
     if missing:
         cure = f"name them in the file of robot {robot.name}"
         return None, [error("cameras", f"the task wants {', '.join(missing)}, the robot has none of them", cure)]
-    snapshot = listen(task, robot, args.namespace, args.seconds)
+    snapshot = listen(task, robot, args.namespace, args.seconds, args.remap)
     there = bool(snapshot.images) or snapshot.pose is not None
-    return snapshot if there else None, graph_findings(snapshot, task, robot)
+    return snapshot if there else None, graph_findings(snapshot, task, robot, controller)
 
 
 def _look_at_demonstrations(

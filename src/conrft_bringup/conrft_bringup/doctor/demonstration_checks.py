@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from conrft_bringup.doctor.finding import Finding, error, ok, warning
+from conrft_data.rotations import inverse, multiply, to_rotation_vector
 from conrft_data.types import ActionSource, Episode, Float64, Image
 
 _BINS = 32
@@ -16,7 +17,8 @@ _SUSPICIOUS, _WRONG = 2.0, 5.0
 # Below this the demonstrations are too much alike to measure by: identical renders differ by nothing at all.
 _LEAST_SPREAD = 0.02
 # The reset motion ends within a centimetre; start poses further off were made with another reset.
-_POSE_TOLERANCE = 0.05
+_POSE_TOLERANCE = 0.05  # m
+_ANGLE_TOLERANCE = 0.2  # rad
 
 
 def colour_histogram(image: Image) -> Float64:
@@ -58,10 +60,17 @@ def check_start_pose(live: Float64 | None, starts: Sequence[Float64]) -> Finding
     positions = np.asarray(starts)[:, :3]
     low, high = positions.min(axis=0) - _POSE_TOLERANCE, positions.max(axis=0) + _POSE_TOLERANCE
     away = float(np.maximum(low - live[:3], live[:3] - high).max())
-    if away <= 0:
+    turned = min(_angle(live[3:], start[3:]) for start in starts)
+    if away <= 0 and turned <= _ANGLE_TOLERANCE:
         return ok(check, "where the demonstrations began")
     cure = "expected before the first reset or in an episode; after a reset: another task, base frame or tool frame"
-    return warning(check, f"{away + _POSE_TOLERANCE:.2f} m from where the demonstrations began", cure)
+    told = f"{max(0.0, away + _POSE_TOLERANCE):.2f} m and {turned:.2f} rad from where the demonstrations began"
+    return warning(check, told, cure)
+
+
+def _angle(a: Float64, b: Float64) -> float:
+    """Between two quaternions x y z w, rad."""
+    return float(np.linalg.norm(to_rotation_vector(multiply(a, inverse(b)))))
 
 
 def check_action_error(proposals: Float64, demonstrated: Float64) -> Finding:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from conrft_bringup.doctor.finding import Finding, error, ok, warning
+from conrft_bringup.doctor.finding import Finding, Level, error, ok, warning
 from conrft_data.config import RobotConfig, TaskConfig
 from conrft_data.types import Float64, Image
 
@@ -45,33 +46,44 @@ class Stream:
         return self.count / self.seconds if self.seconds > 0 else 0.0
 
 
+class Word(NamedTuple):
+    """What a node of the suite says of itself on /diagnostics."""
+
+    level: Level
+    message: str
+
+
 @dataclass(kw_only=True)
 class GraphSnapshot:
     """What the doctor saw of the graph.
 
     Attributes:
         nodes: their full names.
+        words: the newest word of each node of the suite, by its full name.
         cameras, sensors: streams by name.
         spacenav: the SpaceMouse's stream.
         target_publishers, target_subscribers: nodes at the controller's target.
+        controllers: state of each controller by name; None: no controller manager was there to ask.
         simulated_time: somebody publishes /clock, so that wall time says nothing about rates and ages.
         images: newest image of each camera at the task's size.
         pose: newest measured pose ``(7,)``.
     """
 
     nodes: Sequence[str] = ()
+    words: Mapping[str, Word] = field(default_factory=dict)
     cameras: Mapping[str, Stream] = field(default_factory=dict)
     sensors: Mapping[str, Stream] = field(default_factory=dict)
     spacenav: Stream
     target_publishers: Sequence[str] = ()
     target_subscribers: Sequence[str] = ()
+    controllers: Mapping[str, str] | None = None
     simulated_time: bool = False
     images: Mapping[str, Image] = field(default_factory=dict)
     pose: Float64 | None = None
 
 
-def graph_findings(snapshot: GraphSnapshot, task: TaskConfig, robot: RobotConfig) -> list[Finding]:
-    """All checks of the graph; a single one when nothing runs."""
+def graph_findings(snapshot: GraphSnapshot, task: TaskConfig, robot: RobotConfig, controller: str) -> list[Finding]:
+    """All checks of the graph, a single one when nothing runs; ``controller``: the node that follows the target."""
     if not any(stream.publishers for stream in (*snapshot.cameras.values(), *snapshot.sensors.values())):
         cure = (
             "ros2 launch conrft_bringup robot.launch.yaml (or sim.launch.yaml); the same ROS_DOMAIN_ID and namespace?"
@@ -84,10 +96,11 @@ def graph_findings(snapshot: GraphSnapshot, task: TaskConfig, robot: RobotConfig
     findings += [
         check_sensor(name, stream, simulated_time=snapshot.simulated_time) for name, stream in snapshot.sensors.items()
     ]
-    findings.append(check_target(snapshot.target_publishers, snapshot.target_subscribers, robot.target_pose))
-    findings.append(check_spacenav(snapshot.spacenav, operator_is_simulated="scripted_operator" in _short(snapshot)))
+    findings.append(check_target(snapshot, robot.target_pose, controller))
+    simulated = any(_short(name) == "scripted_operator" for name in snapshot.nodes)
+    findings.append(check_spacenav(snapshot.spacenav, operator_is_simulated=simulated))
     findings.append(check_workspace(snapshot.pose, task))
-    return findings
+    return findings + check_words(snapshot.words)
 
 
 def check_camera(name: str, stream: Stream, robot: RobotConfig, *, simulated_time: bool) -> Finding:
@@ -111,6 +124,10 @@ def check_camera(name: str, stream: Stream, robot: RobotConfig, *, simulated_tim
     if late is not None:
         return late
     width, height = stream.size or (0, 0)
+    wanted = robot.cameras[name].size
+    if wanted is not None and (width, height) != wanted:
+        told = f"{stream.topic}: {width}x{height}, the robot's file says {wanted[0]}x{wanted[1]}"
+        return error(check, told, "set the camera's profile; or measure the crop again and write down the new size")
     if not simulated_time and stream.rate_hz < 1.5 / robot.camera_timeout:
         told = f"{stream.rate_hz:.1f} Hz; the newest image is often older than camera_timeout {robot.camera_timeout} s"
         return warning(
@@ -136,19 +153,34 @@ def check_sensor(name: str, stream: Stream, *, simulated_time: bool) -> Finding:
     return late if late is not None else ok(check, "simulated time" if simulated_time else f"{stream.rate_hz:.0f} Hz")
 
 
-def check_target(publishers: Sequence[str], subscribers: Sequence[str], topic: str) -> Finding:
-    """One controller listens, and nobody but the commander speaks to it."""
-    check = "controller"
-    strangers = [name for name in publishers if name.rpartition("/")[2] != "commander"]
+def check_target(snapshot: GraphSnapshot, topic: str, controller: str) -> Finding:
+    """The controller listens and is active, and nobody but the commander speaks to it."""
+    check, publishers = "controller", snapshot.target_publishers
+    strangers = [name for name in publishers if _short(name) != "commander"]
     if strangers or len(publishers) > 1:
         cure = "stop all but one: the controller ignores a target that has more than one publisher"
         return error(check, f"{topic} is published by {', '.join(publishers)}", cure)
-    if not subscribers:
-        cure = "ros2 control switch_controllers --activate cartesian_impedance_controller"
-        return error(check, f"nobody listens to {topic}", cure)
+    activate = f"ros2 control switch_controllers --activate {controller}; see also node franka_adapter below"
+    if not any(_short(name) == controller for name in snapshot.target_subscribers):
+        others = f", only {', '.join(snapshot.target_subscribers)}" if snapshot.target_subscribers else ""
+        return error(check, f"{controller} does not listen to {topic}{others}", activate)
+    if snapshot.controllers is not None and (state := snapshot.controllers.get(controller)) != "active":
+        return error(check, f"{controller} is {state or 'not loaded'}", activate)
     if not publishers:
-        return warning(check, f"{subscribers[0]} listens, no commander is there yet", "start robot.launch.yaml")
-    return ok(check, f"{subscribers[0]} listens to {publishers[0]} alone")
+        return warning(check, f"{controller} listens, no commander is there yet", "start robot.launch.yaml")
+    return ok(check, f"{controller} listens to {publishers[0]} alone")
+
+
+def check_words(words: Mapping[str, Word]) -> list[Finding]:
+    """No node of the suite says that something is wrong: the robot's own state, a reflex and a stop among it."""
+    if not words:
+        return [warning("nodes", "no node of the loop says anything on /diagnostics", "start robot.launch.yaml")]
+    cure = "take the cause away; docs/safety.md says what goes on by itself and what a person has to end"
+    findings = []
+    for name, word in sorted(words.items()):
+        if word.level is not Level.OK:
+            findings.append(Finding(f"node {_short(name)}", word.level, word.message, cure))
+    return findings or [ok("nodes", f"{len(words)} say that they are well")]
 
 
 def check_spacenav(stream: Stream, *, operator_is_simulated: bool) -> Finding:
@@ -196,8 +228,9 @@ def _late(check: str, stream: Stream, simulated_time: bool) -> Finding | None:
     return None
 
 
-def _short(snapshot: GraphSnapshot) -> set[str]:
-    return {name.rpartition("/")[2] for name in snapshot.nodes}
+def _short(name: str) -> str:
+    """A node's name without its namespace."""
+    return name.rpartition("/")[2]
 
 
 def _point(pose: Float64) -> str:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped, WrenchStamped
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
 
-from conrft_bringup.doctor.graph_checks import GraphSnapshot, Stream
+from conrft_bringup.doctor.finding import Level
+from conrft_bringup.doctor.graph_checks import GraphSnapshot, Stream, Word
+from conrft_control import franka_interfaces
 from conrft_control.gripper_opening import gripper_opening
 from conrft_data import topics
-from conrft_data.config import RobotConfig, TaskConfig
+from conrft_data.config import ConfigError, RobotConfig, TaskConfig
 from conrft_data.conversion import MessageError, pose_from_msg, stamp_to_ns, twist_from_msg, wrench_from_msg
 from conrft_data.images import ImageError, crop_and_resize, image_to_rgb
+from conrft_data.node_process import HARDWARE_ID
 from conrft_data.types import Float64, Image
 
 _CLOCK = "/clock"
+_LEVELS = {
+    DiagnosticStatus.OK: Level.OK,
+    DiagnosticStatus.WARN: Level.WARNING,
+    DiagnosticStatus.STALE: Level.WARNING,
+    DiagnosticStatus.ERROR: Level.ERROR,
+}
 
 
 class _Listener:
@@ -58,6 +70,30 @@ class _Listener:
         return stream
 
 
+class ControllerList:
+    """Asks the controller manager, where there is one and its interfaces are installed."""
+
+    def __init__(self, node: Node) -> None:
+        self._answer: Future | None = None
+        try:
+            kind = franka_interfaces.interfaces("controller_manager_msgs", "srv").ListControllers
+        except ConfigError:
+            return
+        client = node.create_client(kind, "controller_manager/list_controllers")
+
+        def ask() -> None:
+            if self._answer is None and client.service_is_ready():
+                self._answer = client.call_async(kind.Request())
+
+        node.create_timer(0.1, ask, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def states(self) -> dict[str, str] | None:
+        """State of each controller by name; None: nobody answered."""
+        if self._answer is None or not self._answer.done():
+            return None
+        return {controller.name: controller.state for controller in self._answer.result().controller}
+
+
 class GraphProbe:
     """Subscribes to what the loop subscribes to."""
 
@@ -85,6 +121,15 @@ class GraphProbe:
             for name in task.cameras
         }
         self._spacenav = listen(Twist, topics.SPACENAV_TWIST, lambda message: None)
+        self._words: dict[str, Word] = {}
+        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
+        self._controllers = ControllerList(node)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        namespace = self._node.get_namespace().strip("/")
+        for status in message.status:
+            if status.hardware_id == HARDWARE_ID and status.name.rpartition("/")[0] == namespace:
+                self._words[f"/{status.name}"] = Word(_LEVELS[status.level], status.message)
 
     def _keeps_image(self, name: str, task: TaskConfig) -> Callable[[Any], None]:
         camera, topic = task.cameras[name], self._robot.cameras[name].topic
@@ -107,16 +152,23 @@ class GraphProbe:
             spacenav=self._spacenav.stream(seconds),
             target_publishers=_publishers(node, target),
             target_subscribers=[_full_name(info) for info in node.get_subscriptions_info_by_topic(target)],
+            words=dict(self._words),
+            controllers=self._controllers.states(),
             simulated_time=node.count_publishers(_CLOCK) > 0,
             images=self._images,
             pose=self._pose,
         )
 
 
-def listen(task: TaskConfig, robot: RobotConfig, namespace: str, seconds: float) -> GraphSnapshot:
-    """Takes a snapshot of the graph in ``namespace``; discovery takes the first second of ``seconds``."""
+def listen(
+    task: TaskConfig, robot: RobotConfig, namespace: str, seconds: float, remaps: Sequence[str] = ()
+) -> GraphSnapshot:
+    """Takes a snapshot of the graph in ``namespace``; discovery takes the first second of ``seconds``.
+
+    ``remaps``: ``FROM:=TO`` each, for topics that are called otherwise than in the robot's file.
+    """
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(args=["--ros-args", *(word for rule in remaps for word in ("-r", rule))], context=context)
     try:
         node = Node("conrft_doctor", namespace=namespace or None, context=context)
         probe = GraphProbe(node, task, robot)
