@@ -14,7 +14,6 @@ ARGUMENTS = {
     "robot_ip": ("172.16.0.2", "address of the arm's control box"),
     "robot_type": ("fr3", "kind of arm for franka_description: fr3, fer"),
     "load_gripper": ("true", "start franka_gripper"),
-    "use_fake_hardware": ("false", "no arm: franka_ros2's fake hardware, without robot state"),
     "controllers_file": (None, "ros2_control parameters"),
 }
 

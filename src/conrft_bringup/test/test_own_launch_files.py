@@ -18,6 +18,7 @@ from conrft_bringup.launch_runner.expansion import StartProcess
 from conrft_bringup.launch_runner.runner import launch_arguments
 from conrft_control.franka_settings import FrankaSettings
 from conrft_control.impedance_settings import ImpedanceSettings
+from conrft_data import topics as suite
 from conrft_data.config import RobotConfig, TaskConfig, load_config
 
 PACKAGE = Path(__file__).parents[1]
@@ -264,9 +265,23 @@ def test_the_robots_cameras_serial_numbers_and_topics_are_arguments(
     robot = load_config(RobotConfig, PACKAGE / "config/robots/fr3.yaml")
     names = [robot.current_pose, robot.target_pose, robot.twist, robot.wrench, robot.gripper_state]
     names += [robot.gripper_command, *(camera.topic for camera in robot.cameras.values())]
+    gains = load_config(ImpedanceSettings, PACKAGE / "config/impedance/fr3.yaml")
+    names += [load_config(FrankaSettings, PACKAGE / "config/franka/fr3.yaml").robot_state]
+    names += [gains.joint_states, gains.target_joint]
+    names += [suite.SPACENAV_TWIST, suite.SPACENAV_JOY, suite.EMERGENCY_STOP, suite.WEIGHTS, suite.LEARNER_STATUS]
     remaps = {word.partition(":=")[0] for word in processes[0].command if ":=renamed/" in word}
-    assert set(names) <= remaps, "each topic of the robot's file has an argument"
+    assert set(names) == remaps, "each topic of drivers, devices and of a learner that several robots share"
     assert len(remaps) == len(topics)
+
+
+def test_the_hands_device_is_set_by_arguments(environment: dict[str, str], tmp_path: Path) -> None:
+    given = {"close_button": "7", "open_button": "8", "spacemouse_axes": "[2, -1, 3, 5, -4, 6]"}
+    given |= {"translation_gain": "1.5", "rotation_gain": "0.5", "spacenav_full_scale": "350"}
+    processes = started("robot", environment, tmp_path, drivers="none", mode="demonstration", **given)
+    mux = parameters(processes["intervention_mux"])
+    assert (mux["close_button"], mux["open_button"], mux["axes"]) == (7, 8, [2, -1, 3, 5, -4, 6])
+    assert (mux["translation_gain"], mux["rotation_gain"]) == (1.5, 0.5)
+    assert parameters(processes["spacenav_node"]) == {"full_scale": 350.0}
 
 
 def test_franka_drivers_need_the_genuine_ros2_launch(environment: dict[str, str], tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ def test_every_limit_is_named_in_the_file_of_the_robot(robot: str) -> None:
     assert load_config(RobotConfig, file).safety.model_dump() == written["safety"]
 
 
+def test_the_rule_of_the_spacemouse_tags_it_before_udev_looks_for_the_tag() -> None:
+    (rule,) = (CONFIG / "udev").glob("*.rules")
+    assert 'TAG+="uaccess"' in rule.read_text()
+    assert rule.name < "73-seat-late.rules"
+
+
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_no_limit_of_speed_cuts_a_full_action_of_a_shipped_task_or_its_reversal(robot: str, task: str) -> None:
@@ -40,11 +46,19 @@ def test_no_limit_of_speed_cuts_a_full_action_of_a_shipped_task_or_its_reversal(
     assert 2 * angular / TICK_S <= safety.angular_acceleration
 
 
+@pytest.mark.parametrize("phase", ["reset", "contact"])
 @pytest.mark.parametrize("robot", ROBOTS)
-def test_a_protective_stop_comes_after_ordinary_contact_and_before_the_reflex_of_the_robot(robot: str) -> None:
+def test_a_protective_stop_comes_after_ordinary_contact_and_before_the_reflex_of_the_robot(
+    robot: str, phase: str
+) -> None:
     safety = load_config(RobotConfig, CONFIG / f"robots/{robot}.yaml").safety
-    gains = load_config(ImpedanceSettings, CONFIG / f"impedance/{robot}.yaml").contact
+    settings = load_config(ImpedanceSettings, CONFIG / f"impedance/{robot}.yaml")
+    gains = {"reset": settings.reset, "contact": settings.contact}[phase]
+    controllers = yaml.safe_load((CONFIG / f"controllers/{robot}.yaml").read_text())["/**"]
+    clips = controllers[settings.controller]["ros__parameters"]["task"]["error_clip"]
     collision = load_config(FrankaSettings, CONFIG / f"franka/{robot}.yaml").collision
-    pressing = max(gains[f"task.k_pos_{axis}"] * gains[f"task.error_clip.{axis}"] for axis in "xyz")
+    # Of all three axes at once: the stop measures the length.
+    pressing = math.hypot(*(gains[f"task.k_pos_{axis}"] * gains[f"task.error_clip.{axis}"] for axis in "xyz"))
     assert pressing < safety.force < min(collision.collision_force[:3])
-    assert safety.torque < min(collision.collision_force[3:])
+    turning = math.hypot(*(gains[f"task.k_rot_{axis}"] * clips[f"r{axis}"] for axis in "xyz"))
+    assert turning < safety.torque < min(collision.collision_force[3:])
