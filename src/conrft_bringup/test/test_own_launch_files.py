@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 import yaml
 from launch_files import add_package, expand
+from rclpy.node import Node
 
 from conrft_bringup.launch_runner.errors import LaunchFileError
 from conrft_bringup.launch_runner.expansion import StartProcess
@@ -368,6 +371,18 @@ def test_a_recording_is_played_where_no_commander_listens(environment: dict[str,
     assert all("__ns:=/left" in process.command for process in view.values())
     assert set(live := started("view", environment, tmp_path)) == {"visualiser"}
     assert parameters(live["visualiser"])["source"] == ""
+
+
+def test_rviz_shows_the_graph_of_its_namespace(environment: dict[str, str], tmp_path: Path) -> None:
+    command = started("view", environment, tmp_path, namespace="left", rviz="true")["rviz2"].command
+    text = (PACKAGE / "rviz/conrft.rviz").read_text()
+    shown = re.findall(r"Value: (/\S+)", text)
+    assert "/view/markers" in shown
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("any", context=context, cli_args=list(command[command.index("--ros-args") :]))
+    assert [node.resolve_topic_name(topic) for topic in shown] == [f"/left{topic}" for topic in shown]
+    rclpy.shutdown(context=context)
 
 
 def test_the_viewers_nodes_declare_the_parameters_that_they_are_given(

@@ -18,7 +18,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
+from conrft_bringup.command import main
 from conrft_bringup.visualisation.nodes import visualiser_node
+from conrft_bringup.visualisation.viewer_layouts import LAYOUTS
 from conrft_data import topics
 from conrft_data.types import CAMERAS
 from conrft_msgs.msg import Action, EpisodeState, LearnerStatus, Observation, PolicyOutput, Reward, Value
@@ -126,3 +128,39 @@ def test_plotjuggler_gives_every_plot_its_room(splitter: ElementTree.Element) ->
     sizes = [float(size) for size in splitter.attrib["sizes"].split(";")]
     assert len(sizes) == len(splitter) == int(splitter.attrib["count"])
     assert sum(sizes) == pytest.approx(1.0, abs=1e-3)
+
+
+def names_in(text: str) -> set[str]:
+    """The quoted names of a layout, ``/topic.field`` or ``/topic/field``."""
+    return set(re.findall(r'"(/\w[^"]*)"', text))
+
+
+@pytest.mark.parametrize("viewer", LAYOUTS)
+@pytest.mark.parametrize(
+    ("words", "view", "graph"),
+    [
+        ([], "/view", ""),
+        (["namespace:=left"], "/left/view", "/left"),
+        (["some/bag"], "/view", "/playback"),
+        (["some/bag", "namespace:=left"], "/left/view", "/left/playback"),
+    ],
+)
+def test_a_layout_is_printed_for_a_namespace_and_for_a_recording(
+    viewer: str, words: list[str], view: str, graph: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["view", *words, "--layout", viewer]) == 0
+    printed = capsys.readouterr().out
+    shipped = (PACKAGE / LAYOUTS[viewer]).read_text()
+
+    def placed(name: str) -> str:
+        if name == topics.DIAGNOSTICS:
+            return name
+        return name.replace("/view", view, 1) if name.startswith("/view/") else f"{graph}{name}"
+
+    assert names_in(printed) == {placed(name) for name in names_in(shipped)}
+    assert printed.count("\n") == shipped.count("\n"), "nothing but names has changed"
+
+
+def test_a_layout_wants_arguments_of_the_form_of_a_launch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", "some/bag", "left", "--layout", "foxglove"]) == 2
+    assert "'left' is no argument of the form name:=value" in capsys.readouterr().err

@@ -27,6 +27,7 @@ from conrft_data.node_process import StopRequested, run
 
 _STEP_S = 0.01
 _PAUSE_S = 1.0  # before it begins again
+_MOST_LATE_S = 0.1
 
 
 class BagPlayerNode(Node):
@@ -48,6 +49,7 @@ class BagPlayerNode(Node):
         self._next: tuple[Connection, int, bytes] | None = None
         self._started = time.monotonic()
         self._begun: float | None = None
+        self._looked = self._started
         self._health = NodeHealth(self, lambda: self._health.say(Level.OK, f"plays {self._bag.name}"))
         self.create_timer(_STEP_S, self._play, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -74,6 +76,9 @@ class BagPlayerNode(Node):
             if listened or now - self._started > self._wait_s:
                 self._begin(now)
             return
+        # Held up for longer than that, it goes on where it was: what is due would come as one burst, and be lost.
+        self._begun += max(0.0, now - self._looked - _MOST_LATE_S)
+        self._looked = now
         recorded_now = self._reader.start_time + (now - self._begun) * self._rate * 1e9
         while self._next is not None and self._next[1] <= recorded_now:
             connection, _, raw = self._next
@@ -88,7 +93,7 @@ class BagPlayerNode(Node):
         known = [c for c in self._reader.connections if c.id in self._publishers_by_id]
         self._messages = iter(self._reader.messages(known))
         self._next = next(self._messages, None)
-        self._begun = at
+        self._begun = self._looked = at
 
     def destroy_node(self) -> None:
         """Closes the recording."""
