@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import resource
 import struct
 import threading
 import time
@@ -124,14 +126,38 @@ def test_the_policy_benchmark_measures_an_octo_only(tmp_path: Path, capsys: pyte
     assert "only an Octo is measured here" in capsys.readouterr().out
 
 
+class OtherWork:
+    """The part of this machine's processor time that went to none of this process's children."""
+
+    def __init__(self) -> None:
+        self._machine, self._own, self._began = self._busy_s(), self._own_s(), time.monotonic()
+
+    def share(self) -> float:
+        """Since this was made, 0..1; of children those count that have ended."""
+        others = self._busy_s() - self._machine - (self._own_s() - self._own)
+        return others / (time.monotonic() - self._began) / (os.cpu_count() or 1)
+
+    @staticmethod
+    def _busy_s() -> float:
+        user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    def _own_s() -> float:
+        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def test_the_soak_tells_missed_ticks_and_the_memory_of_every_node(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    work = OtherWork()
     assert soak(["--minutes", "1", "--json"]) == 0
+    others = work.share()
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["ticks"] >= 600
     # Alone it misses none (docs/results/performance.md); beside four times the work that the cores can do, a sixth.
-    assert figures["missed_percent"] < 50, figures
+    assert figures["missed"] <= (1 if others < 0.05 else 0.5 * figures["ticks"]), f"{figures}, other work: {others:.2f}"
     nodes = {"observer", "intervention_mux", "commander", "policy", "learner", "recorder", "supervisor"}
     assert nodes <= {name.rsplit("-", 1)[0] for name in figures["memory"]}
 

@@ -122,6 +122,21 @@ def test_a_bag_that_is_played_once_ends_the_player(graph: Graph, tmp_path: Path)
     graph.until(lambda: [action.step for action in graph.received["playback/action"]] == [0, 1, 2])
 
 
+def test_a_player_that_was_held_up_goes_on_where_it_was(graph: Graph, tmp_path: Path) -> None:
+    bag = tmp_path / record(tmp_path, 1, outcome=Outcome.SUCCESS, sources="p" * 40)
+    graph.look(Action, "playback/action", topics.TICK)
+    graph.add(player(bag))
+    actions = graph.received["playback/action"]
+    graph.until(lambda: len(actions) >= 2)
+    before, began = len(actions), time.monotonic()
+    time.sleep(1.5)
+    stalled = time.monotonic() - began
+    while time.monotonic() - began < stalled + 0.3:
+        graph.executor.spin_once(timeout_sec=0.02)
+    on_time = (time.monotonic() - began - stalled) / 0.1
+    assert len(actions) - before <= on_time + 3, "as one burst it would be lost"
+
+
 def text(array: MarkerArray) -> str:
     return "".join(marker.text for marker in array.markers)
 
