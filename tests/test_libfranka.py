@@ -11,16 +11,25 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionServer
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import Float64MultiArray
 
 from conrft_control import franka_interfaces
 from conrft_control.franka_settings import CollisionBehavior, Frame, FrankaSettings, GripperSettings, Load
 from conrft_control.gripper_opening import gripper_opening
+from conrft_control.nodes.franka_adapter_node import FrankaAdapterNode
 from conrft_data import rotations
 from conrft_data.config import RobotConfig, load_config
 from conrft_sim import kinematics
@@ -101,6 +110,14 @@ class Libfranka:
         answer = self.try_to(name, *arguments, device="gripper")
         assert "error" not in answer, answer["error"]
         return answer["result"]
+
+    def commands(self) -> list[str]:
+        """Names of all commands that the robot got."""
+        return [said["command"] for said in self._scripts[0].said() if "command" in said]
+
+    def told(self, command: str) -> bool:
+        """Whether the robot got a command of this name."""
+        return command in self.commands()
 
     def received(self, command: str) -> dict[str, Any]:
         """What the robot got with the last command of this name."""
@@ -275,6 +292,126 @@ def test_a_gripper_that_closes_holds_what_is_between_its_fingers(franka: Libfran
     state = franka.gripper("read_once")
     assert state["is_grasped"] is False
     assert gripper_opening([state["width"] / 2, state["width"] / 2], max_width) == pytest.approx(1.0, abs=0.05)
+
+
+def test_homing_measures_the_gripper_and_leaves_it_where_it_was(franka: Libfranka) -> None:
+    before = franka.gripper("read_once")
+    assert franka.gripper("homing") is True
+    after = franka.gripper("read_once")
+    assert after["max_width"] == pytest.approx(
+        load_config(RobotConfig, ROBOTS / "fr3.yaml").gripper_max_width, abs=1e-3
+    )
+    assert after["width"] == pytest.approx(before["width"], abs=2e-3)
+
+
+def test_the_robots_modes_have_the_numbers_that_the_adapter_knows(franka: Libfranka) -> None:
+    modes = franka.robot("modes")
+
+    def problem(mode: str) -> str:
+        kind = franka_interfaces.interfaces("franka_msgs", "msg").FrankaRobotState
+        return franka_interfaces.robot_problem(kind(robot_mode=modes[mode]))
+
+    assert problem("Move") == ""
+    assert "a reflex stopped the arm" in problem("Reflex")
+    assert "the arm is stopped by hand" in problem("UserStopped")
+    assert (modes["Idle"], modes["Guiding"], modes["AutomaticErrorRecovery"]) == (1, 3, 6)
+
+
+class FrankaRos2(Node):
+    """franka_ros2's and franka_gripper's servers and state, each request passed on to libfranka."""
+
+    def __init__(self, franka: Libfranka) -> None:
+        super().__init__("franka_ros2")
+        self._franka = franka
+        srv, action, msg = (franka_interfaces.interfaces("franka_msgs", part) for part in ("srv", "action", "msg"))
+        for name, kind, method in (
+            ("set_load", srv.SetLoad, "set_load"),
+            ("set_tcp_frame", srv.SetTCPFrame, "set_EE"),
+            ("set_stiffness_frame", srv.SetStiffnessFrame, "set_K"),
+        ):
+            self.create_service(kind, f"service_server/{name}", partial(self._pass_on, method))
+        behaviour = "service_server/set_full_collision_behavior"
+        self.create_service(srv.SetFullCollisionBehavior, behaviour, partial(self._pass_on, "set_collision_behavior"))
+        self._actions = [
+            ActionServer(self, kind, f"franka_gripper/{kind.__name__.lower()}", partial(self._drive, kind))
+            for kind in (action.Move, action.Grasp)
+        ]
+        self._states = self.create_publisher(msg.FrankaRobotState, "franka_robot_state_broadcaster/robot_state", 1)
+        self.create_timer(0.1, lambda: self._states.publish(state_message(franka.robot("read_once"))))
+
+    def _pass_on(self, method: str, request: Any, response: Any) -> Any:
+        fields = [name for name in request.get_fields_and_field_types() if not name.endswith("_acceleration")]
+        values = [getattr(request, name) for name in fields]
+        answer = self._franka.try_to(method, *(v if isinstance(v, float) else v.tolist() for v in values))
+        response.success, response.error = "error" not in answer, answer.get("error", "")
+        return response
+
+    def _drive(self, kind: Any, handle: Any) -> Any:
+        goal, method = handle.request, kind.__name__.lower()
+        arguments = [goal.width, goal.speed]
+        if method == "grasp":
+            arguments += [goal.force, goal.epsilon.inner, goal.epsilon.outer]
+        answer = self._franka.try_to(method, *arguments, device="gripper")
+        handle.succeed()
+        return kind.Result(success=answer.get("result") is True, error=answer.get("error", ""))
+
+    def destroy_node(self) -> None:
+        for server in self._actions:
+            server.destroy()
+        super().destroy_node()
+
+
+def test_the_adapter_itself_sets_up_the_arm_and_drives_its_gripper(tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {
+        "load": {"mass": 0.3, "center_of_mass": [0.0, 0.01, 0.05], "inertia": [0.001, 0.001, 0.001]},
+        "tcp_frame": {"position": [0.0, 0.0, 0.02]},
+        "stiffness_frame": {"position": [0.0, 0.0, 0.03]},
+        "collision": {"contact_torque": [15.0] * 7, "collision_torque": [30.0] * 7, "contact_force": [20.0] * 6,
+                      "collision_force": [40.0] * 6},
+        "gripper": {"timeout": 30.0},
+    }  # fmt: skip
+    file = tmp_path / "franka.yaml"
+    file.write_text(json.dumps(wanted))
+    files = {"robot_file": str(ROBOTS / "fr3.yaml"), "franka_file": str(file)}
+    franka = Libfranka(tmp_path, "franky_robot.py")
+    rclpy.init()
+    bridge, executor = FrankaRos2(franka), SingleThreadedExecutor()
+    adapter = FrankaAdapterNode(parameter_overrides=[Parameter(name, value=value) for name, value in files.items()])
+    said: list[str] = []
+    adapter.create_subscription(DiagnosticArray, "/diagnostics", lambda m: said.append(m.status[0].message), 10)
+    command = bridge.create_publisher(
+        Float64MultiArray, load_config(RobotConfig, ROBOTS / "fr3.yaml").gripper_command, 1
+    )
+    for node in (bridge, adapter):
+        executor.add_node(node)
+
+    def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, said[-5:]
+            executor.spin_once(timeout_sec=0.02)
+
+    def holds(holding: bool) -> bool:
+        command.publish(Float64MultiArray(data=[0.0 if holding else 1.0]))
+        state = franka.gripper("read_once")
+        return state["is_grasped"] is holding and (holding or state["width"] > 0.07)
+
+    try:
+        until(lambda: franka.told("SetCollisionBehaviorCommand"))
+        state = franka.robot("read_once")
+        assert state["m_load"] == pytest.approx(0.3)
+        np.testing.assert_allclose(transform(state["EE_T_K"])[:3, 3], [0, 0, 0.03], atol=FLOAT32)
+        np.testing.assert_allclose(transform(state["NE_T_EE"])[:3, 3], [0, 0, 0.02], atol=FLOAT32)
+        until(lambda: holds(True))
+        until(lambda: holds(False))
+        assert len([c for c in franka.commands() if c == "GripperGraspCommand"]) == 1, "never twice for one wish"
+        assert not [word for word in said if "refused" in word or "failed" in word]
+    finally:
+        executor.shutdown()
+        for node in (bridge, adapter):
+            node.destroy_node()
+        rclpy.shutdown()
+        franka.end()
 
 
 def test_a_reflex_stays_until_the_arm_is_recovered(sensitive: Libfranka) -> None:

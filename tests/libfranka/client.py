@@ -56,7 +56,12 @@ def fall_silent(robot: franka.Robot) -> None:
         control.writeOnce(franka.JointVelocities([0.0] * 7))
 
 
-OWN = {"drive": drive, "fall_silent": fall_silent, "error_names": lambda robot: names_of(franka.Errors())}
+OWN = {
+    "drive": drive,
+    "fall_silent": fall_silent,
+    "error_names": lambda robot: names_of(franka.Errors()),
+    "modes": lambda robot: {name: int(mode) for name, mode in franka.RobotMode.__members__.items()},
+}
 
 
 def main() -> None:
