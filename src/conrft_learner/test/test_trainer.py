@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import Episode, Mode, Outcome
+from conrft_learner.agent import ConRFT, Objective, Transitions
 from conrft_learner.checkpoints import checkpoints
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Batch
@@ -460,6 +462,102 @@ def test_weights_of_the_actors_loss_follow_their_schedules_after_the_critics_war
     weights = [(stage.objective(9, episode).bc_weight, stage.objective(9, episode).q_weight) for episode in (1, 2, 3)]
     np.testing.assert_allclose(weights, [(1.0, 0.5), (0.6, 1.0), (0.2, 1.5)])
     assert [stage.objective(updates, 1).actor for updates in (4, 5)] == [False, True]
+
+
+def objectives_of_an_update(
+    stage: ConRFT, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[bool, bool, tuple[float, ...]]]:
+    """Which networks each gradient step trains, and the first numbers of its batch; nothing is trained."""
+    steps: list[tuple[bool, bool, tuple[float, ...]]] = []
+
+    def update(batch: Transitions, objective: Objective) -> dict[str, float]:
+        steps.append((objective.critic, objective.actor, tuple(batch.actions[:, 0].tolist())))
+        return {}
+
+    monkeypatch.setattr(stage, "update", update)
+    return steps
+
+
+@pytest.mark.parametrize("stage", ["offline", "online"])
+def test_an_update_is_critic_steps_and_then_one_with_the_actor_each_on_a_batch_of_its_own(
+    make_trainer: MakeTrainer,
+    make_episode: MakeEpisode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    changes = {"critic_steps_per_actor_step": 3, "offline_bc_steps": 0, "offline_critic_steps": 0}
+    trainer = make_trainer(tmp_path, **changes)
+    trainer.ingest(make_episode(10))
+    steps = objectives_of_an_update(getattr(trainer, f"{stage}_stage"), monkeypatch)
+    if stage == "offline":
+        trainer.offline(steps=1)
+    else:
+        trainer.train(1)
+    assert [step[:2] for step in steps] == [(True, False), (True, False), (True, True)]
+    assert len({step[2] for step in steps}) == 3
+
+
+def demonstrations_in(trainer: Trainer, stage: Literal["offline", "online"]) -> list[bool]:
+    """Which rows of a stage's batch are of the demonstrations 0 and 1 of the tests."""
+    with trainer._stream(stage, 1) as stream:
+        drawn = stream.next()["embedding"]
+    frames = trainer.replay.demonstration_frames()[0]
+    return [bool((frames == row).all(axis=1).any()) for row in drawn]
+
+
+def test_half_of_an_online_batch_is_demonstrations_and_all_of_an_offline_one(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    assert demonstrations_in(trainer, "online") == [True] * 8 + [False] * 8
+    assert demonstrations_in(trainer, "offline") == [True] * 16
+
+
+def test_the_share_of_demonstrations_is_the_presets(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstration_fraction=0.25)
+    trainer.ingest(make_episode(10))
+    assert sum(demonstrations_in(trainer, "online")) == 4
+
+
+def test_the_heads_learning_rate_changes_with_the_online_stage(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, actor_lr=1e-3, online_actor_lr=2e-4, critic_lr=5e-3)
+    rates = [
+        optimiser.param_groups[0] for optimiser in (trainer.networks.actor_optimiser, trainer.networks.critic_optimiser)
+    ]
+    trainer.offline(steps=1)
+    assert [group["lr"] for group in rates] == [1e-3, 5e-3]
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    assert [group["lr"] for group in rates] == [2e-4, 5e-3]
+
+
+def test_discount_and_steps_of_the_target_are_the_presets(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    assert make_trainer(tmp_path / "task").online_stage.discount == 0.98, "the task's, where the preset names none"
+    trainer = make_trainer(tmp_path / "preset", demonstrations=0, discount=0.5, n_step=2)
+    assert (trainer.offline_stage.discount, trainer.online_stage.discount) == (0.5, 0.5)
+    trainer.ingest(make_episode(10, length=4))
+    batch = trainer.replay.gather(np.arange(4), trainer.replay.batch(4))
+    np.testing.assert_allclose(batch["reward"], [-0.075, -0.075, -0.05 + 0.5 * 10, 10], rtol=1e-6)
+    np.testing.assert_allclose(
+        batch["mc_return"], [-0.0875 + 0.125 * 10, -0.075 + 0.25 * 10, -0.05 + 0.5 * 10, 10], rtol=1e-6
+    )
+
+
+def test_a_return_that_a_later_take_over_earned_bounds_nothing(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=0)
+    trainer.ingest(make_episode(10, length=4, operator=(2,)))
+    batch = trainer.online_stage.transitions(trainer.replay.gather(np.arange(4), trainer.replay.batch(4)))
+    assert torch.isinf(batch.bounds).tolist() == [True, True, False, False]
 
 
 def test_a_target_is_taken_from_a_random_subset_of_the_ensemble(make_trainer: MakeTrainer, tmp_path: Path) -> None:
