@@ -45,8 +45,8 @@ def train_offline(
     """
     started = time.monotonic()
     task, preset = load_config(TaskConfig, task_file), load_preset(preset_file, resnet_weights)
-    encoder = load_backbone(backbone, task.instruction, device=device)
     parallel = join(device)
+    encoder = load_backbone(backbone, task.instruction, device=parallel.device)
     sinks: list[FigureSink] = []
     if parallel.rank == 0:
         config = run_config(preset, task, encoder.fingerprint, seed)
@@ -58,7 +58,7 @@ def train_offline(
         task,
         seed,
         out,
-        device=device,
+        device=parallel.device,
         sinks=sinks,
         report=print if parallel.rank == 0 else lambda sentence: None,
         parallel=parallel,

@@ -16,8 +16,9 @@ import yaml
 
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
+from conrft_learner import data_parallel
 from conrft_learner.checkpoints import read_newest
-from conrft_learner.data_parallel import DataParallel
+from conrft_learner.data_parallel import DataParallel, own_device
 from conrft_learner.presets import Preset
 
 SCRIPT = Path(__file__).with_name("offline_process.py")
@@ -77,3 +78,31 @@ def test_shares_of_random_numbers_are_those_that_one_process_draws() -> None:
     whole = DataParallel().draw(sample, (6, 2))
     shares = [DataParallel(rank, 3).draw(sample, (2, 2)) for rank in range(3)]
     torch.testing.assert_close(torch.cat(shares), whole)
+
+
+@pytest.mark.parametrize(("asked", "own"), [("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")])
+def test_each_process_has_the_gpu_of_its_place_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch, asked: str, own: str
+) -> None:
+    assert own_device(asked) == torch.device(asked), "not started by torchrun"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device(asked) == torch.device(own)
+
+
+def test_the_process_group_is_of_that_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(data_parallel.distributed, "init_process_group", calls.append)
+    monkeypatch.setattr(data_parallel.distributed, "get_rank", lambda: 1)
+    assert data_parallel.join("cuda").device == torch.device("cuda", 1)
+    assert calls == [torch.device("cuda", 1), "nccl"]
+
+
+def test_figures_are_exchanged_on_the_device_of_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanged: list[torch.Tensor] = []
+    monkeypatch.setattr(data_parallel.distributed, "all_reduce", exchanged.append)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: [0.0] * tensor.numel())  # there are no numbers on it
+    DataParallel(0, 2, "meta").figures({"td_loss": 1.0, "q_data": 2.0})
+    assert [tensor.device.type for tensor in exchanged] == ["meta"]
