@@ -69,7 +69,8 @@ def train_offline(
     _ingest(trainer, intake, demos)
     try:
         trainer.offline(_Progress(trainer.offline_step) if trainer.first else None)
-        trainer.save()
+        if trainer.unsaved:
+            trainer.save()
     finally:
         trainer.log.close()
     if trainer.first:

@@ -264,9 +264,9 @@ class Trainer:
         """Continues from the newest whole checkpoint of the run folder; false when there is none.
 
         Raises:
-            ValueError: the checkpoint was made with another preset, task, backbone or seed.
+            ValueError: the checkpoint was made with another preset, task, discount, reward, camera, backbone or seed.
         """
-        found = checkpoints.read_newest(self.run_dir / checkpoints.FOLDER, self.report)
+        found = checkpoints.read_newest(self.run_dir / checkpoints.FOLDER, self.report, set_aside=self.first)
         if found is None:
             return False
         path, tensors, state = found
@@ -330,6 +330,9 @@ class Trainer:
             "preset": self.preset.model_dump(mode="json", exclude=NOT_OF_THE_RUN),
             "image_features": self.image_features.fingerprint if self.image_features else "",
             "task": self.task.name,
+            "discount": self.discount,
+            "reward": self.task.reward.model_dump(mode="json", include={"success", "step"}),
+            "cameras": [[name, camera.model_dump(mode="json")] for name, camera in self.task.cameras.items()],
             "fingerprint": self.fingerprint,
             "seed": self.seed,
         }

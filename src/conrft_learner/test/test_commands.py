@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import yaml
 
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
-from conrft_learner import benchmark, cli
+from conrft_learner import benchmark, checkpoints, cli
 from conrft_learner.critic_comparison import noise_episode
 from conrft_learner.presets import Preset
 from conrft_learner.recomputed_features import RecomputedEmbeddings
@@ -40,19 +41,40 @@ def arguments(tmp_path: Path, preset: Preset) -> list[str]:
     return ["train", "offline", *folders, "--task-file", str(TASK_FILE), "--preset-file", str(preset_file)]
 
 
-def test_offline_training_leaves_a_policy_that_loads(
-    arguments: list[str], make_episode: Callable[..., Episode], tmp_path: Path
-) -> None:
+@pytest.fixture
+def demonstration(make_episode: Callable[..., Episode]) -> Episode:
     images = {"side": np.zeros((256, 256, 3), np.uint8), "wrist": np.zeros((128, 128, 3), np.uint8)}
     episode = make_episode(1, mode=Mode.DEMONSTRATION, length=3)
     observations = [replace(observation, images=images) for observation in episode.observations]
-    write_episode(tmp_path / "demos", replace(episode, observations=observations, embeddings=None))
+    return replace(episode, observations=observations, embeddings=None)
+
+
+def test_offline_training_leaves_a_policy_that_loads(
+    arguments: list[str], demonstration: Episode, tmp_path: Path
+) -> None:
+    write_episode(tmp_path / "demos", demonstration)
     assert run(*arguments) == 0
     weights = load(tmp_path / "out")
     unpack(weights, backbone_fingerprint=load_backbone("octo-nano", "pick_banana").fingerprint)
     summary = json.loads((tmp_path / "out" / "offline.json").read_text())
     assert (summary["demonstrations"], summary["transitions"], summary["updates"]) == (1, 3, 10)
     assert weights.version == 10
+
+
+def test_the_last_checkpoint_is_written_once(
+    arguments: list[str], demonstration: Episode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = checkpoints.write_checkpoint
+
+    def counted(folder: Path, step: int, *rest: Any) -> Path:
+        written.append(step)
+        return write(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", counted)
+    write_episode(tmp_path / "demos", demonstration)
+    assert run(*arguments) == 0
+    assert written == [5, 10]
 
 
 def test_offline_training_without_demonstrations_says_so(

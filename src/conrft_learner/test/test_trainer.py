@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conrft_data.config import TaskConfig
+from conrft_data.config import Camera, RewardConfig, TaskConfig
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.agent import ConRFT, Objective, Transitions
 from conrft_learner.checkpoints import checkpoints
@@ -165,6 +165,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(make_trainer: 
     assert trainer.restore()
     assert trainer.offline_step == 5
     assert newest.name in said[0] and "damaged" in said[0]
+    trainer.offline()
+    kept = [path.name for path in checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["step-000000005", "step-000000010"], "the damaged one lies aside"
 
 
 def test_a_checkpoint_of_another_seed_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -257,6 +260,34 @@ def test_a_run_goes_on_with_more_checkpoints_and_not_with_another_rate(
     assert make_trainer(tmp_path, demonstrations=0, keep_checkpoints=9, description="another").restore()
     with pytest.raises(ValueError, match="another preset"):
         make_trainer(tmp_path, demonstrations=0, tau=0.5).restore()
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("discount", {"discount": 0.5}),
+        ("reward", {"reward": RewardConfig(success=1.0)}),
+        ("reward", {"reward": RewardConfig(step=-1.0)}),
+        ("cameras", {"cameras": {"side": Camera(width=16, height=32)}}),
+    ],
+    ids=["discount", "reward of success", "reward of a step", "camera"],
+)
+def test_a_run_does_not_go_on_with_a_task_that_means_other_numbers(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path, what: str, changes: dict[str, object]
+) -> None:
+    make_trainer(tmp_path).offline()
+    changed = task.model_copy(update=changes)
+    trainer = Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path)
+    with pytest.raises(ValueError, match=f"another {what}"):
+        trainer.restore()
+
+
+def test_a_run_goes_on_with_other_gates_of_the_reward(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path
+) -> None:
+    make_trainer(tmp_path).offline()
+    changed = task.model_copy(update={"reward": RewardConfig(threshold=0.5), "max_steps": 50})
+    assert Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path).restore()
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_saved(
