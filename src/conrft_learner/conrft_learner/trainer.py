@@ -117,6 +117,7 @@ class Trainer:
         self.journal: list[str] = []
         self.lost: set[str] = set()
         self.offline_step = self.online_updates = self.online_episodes = 0
+        self._inherited_updates = 0  # of the checkpoint that this run began from
         self.last_online_episode = ""
         self.owed = 0.0
         self.recent = RecentEpisodes(preset.best_episodes)
@@ -144,6 +145,11 @@ class Trainer:
     def updates(self) -> int:
         """All updates done, both stages."""
         return self.offline_step + self.online_updates
+
+    @property
+    def begun(self) -> bool:
+        """Whether this run has trained, restarts included; the run that it started from does not count."""
+        return self.updates > self._inherited_updates
 
     @property
     def pending_updates(self) -> int:
@@ -281,6 +287,7 @@ class Trainer:
         self.offline_step, self.online_updates = state["offline_step"], state["online_updates"]
         self.online_episodes, self.owed, self._scaled = state["online_episodes"], state["owed"], state["scaled"]
         self.last_online_episode = state["last_online_episode"]
+        self._inherited_updates = state["inherited_updates"]
         self.recent.load(state["recent"])
         self.best = state["best"]
         self.log.rewind(state["log"])
@@ -311,6 +318,7 @@ class Trainer:
         self.networks.load_state(tensors)
         # Online updates of that run too: the versions of the weights go on from the checkpoint's own.
         self.offline_step, self._scaled = state["offline_step"] + state["online_updates"], state["scaled"]
+        self._inherited_updates = self.offline_step
         # Another branch of the seed than the one the offline stage began with.
         branch = np.random.SeedSequence([self.seed, 1])
         self.rng = np.random.default_rng(branch)
@@ -342,6 +350,7 @@ class Trainer:
             "identity": self._identity(),
             "offline_step": self.offline_step,
             "online_updates": self.online_updates,
+            "inherited_updates": self._inherited_updates,
             "online_episodes": self.online_episodes,
             "last_online_episode": self.last_online_episode,
             "owed": self.owed,

@@ -53,7 +53,7 @@ class LearningWorker:
             intake: where episodes come from.
             on_weights: takes each publication of weights.
             on_standing: takes the learner's standing, after each episode and each publication.
-            demonstrations_are_here: false while they still arrive from elsewhere; nothing is trained before.
+            demonstrations_are_here: false while they still arrive from elsewhere; no run begins to train before.
             slice_updates: updates in one piece of work.
         """
         self._trainer, self._intake = trainer, intake
@@ -71,7 +71,7 @@ class LearningWorker:
     def step(self) -> bool:
         """Does one piece of work; false when there was nothing to do."""
         self._check_labels()
-        if not self._demonstrations_are_here():
+        if not (self._trainer.begun or self._demonstrations_are_here()):
             self.doing = "waits for the demonstrations from the robot's machine"
             return self._take_demonstration()
         return (

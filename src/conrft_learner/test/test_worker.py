@@ -86,6 +86,42 @@ def test_nothing_is_trained_before_the_demonstrations_have_arrived_from_elsewher
     assert trainer.offline_finished
 
 
+@pytest.mark.parametrize("started_from", [False, True], ids=["fresh", "started from a checkpoint"])
+def test_a_run_stopped_while_its_demonstrations_arrived_waits_for_the_rest(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, make_episode: MakeEpisode, started_from: bool
+) -> None:
+    earlier = make_trainer(tmp_path / "earlier")
+    earlier.offline()
+    arrived: list[bool] = []
+
+    def start() -> tuple[Trainer, LearningWorker]:
+        trainer = make_trainer(tmp_path / "run", demonstrations=0)
+        if not trainer.restore() and started_from:
+            trainer.start_from(tmp_path / "earlier")
+        intake = EpisodeIntake(trainer, NoEncoder(), tmp_path / "demos", tmp_path / "episodes")
+        nobody = {"on_weights": lambda weights: None, "on_standing": lambda standing: None}
+        return trainer, LearningWorker(trainer, intake, demonstrations_are_here=lambda: bool(arrived), **nobody)
+
+    write_episode(tmp_path / "demos", make_episode(11, mode=Mode.DEMONSTRATION))
+    write_episode(tmp_path / "episodes", make_episode(13))
+    trainer, worker = start()
+    work(worker)
+    trainer.save()  # as the node does when it is told to stop
+    trainer, worker = start()
+    work(worker)
+    assert (trainer.journal, trainer.begun) == (["test-000011"], False)
+    write_episode(tmp_path / "demos", make_episode(12, mode=Mode.DEMONSTRATION))
+    arrived.append(True)
+    work(worker)
+    assert trainer.journal == ["test-000011", "test-000012", "test-000013"] and trainer.begun
+    arrived.clear()  # the robot's machine is away: who has begun goes on
+    write_episode(tmp_path / "episodes", make_episode(14))
+    trainer.save()
+    trainer, worker = start()
+    work(worker)
+    assert trainer.journal[-1] == "test-000014"
+
+
 def test_an_episode_is_paid_for_and_then_its_weights_and_standing_come(
     worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
 ) -> None:

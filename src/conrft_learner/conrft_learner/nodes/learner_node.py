@@ -52,13 +52,12 @@ class LearnerNode(Node):
         self._stop, self._wake = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._pull = self._make_pull()
-        begun = bool(trainer.journal)  # a run that is continued has had its demonstrations
         self._worker = LearningWorker(
             trainer,
             intake,
             on_weights=self._hand_over,
             on_standing=self._hand_over,
-            demonstrations_are_here=lambda: begun or self._pull is None or self._pull.demonstrations_are_here,
+            demonstrations_are_here=lambda: self._pull is None or self._pull.demonstrations_are_here,
         )
         self._connect()
         self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
