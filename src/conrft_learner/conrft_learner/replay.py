@@ -215,6 +215,16 @@ class Replay:
         stored.checksum = self._checksum(stored)
         self._save_episodes()
 
+    def remove(self, episode_id: str) -> None:
+        """Forgets a stored episode."""
+        del self._episodes[episode_id]
+        self._pools = None
+        self._save_episodes()
+
+    def is_demonstration(self, episode_id: str) -> bool:
+        """Whether all of the stored episode counts as demonstration."""
+        return self._episodes[episode_id].demonstration
+
     def interventions(self, episode_id: str) -> NDArray[np.bool_]:
         """``(T,)``: true where the operator moved the arm."""
         stored = self._episodes[episode_id]

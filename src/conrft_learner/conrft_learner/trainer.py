@@ -24,7 +24,7 @@ from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.recent_episodes import EpisodeRecord, RecentEpisodes
 from conrft_learner.replay import Batch, FrameField, Replay
-from conrft_learner.transitions import frames_from_episode, labels
+from conrft_learner.transitions import Labels, frames_from_episode, labels
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 from conrft_policy.policy_weights import POLICY_FILE, PolicyWeights, architecture_fingerprint, pack
 from conrft_policy.policy_weights import save as save_weights
@@ -62,7 +62,6 @@ class Trainer:
         lost: those of them whose frames did not survive a crash; ingesting one again counts for nothing else.
         owed: online updates that the ingested transitions are worth, a fraction included.
         recent: figures of the newest training episodes.
-        best: their highest share of successes without a take-over at a checkpoint; the link ``best`` names it.
     """
 
     def __init__(
@@ -121,8 +120,9 @@ class Trainer:
         self.last_online_episode = ""
         self.owed = 0.0
         self.recent = RecentEpisodes(preset.best_episodes)
-        self.best = 0.0
+        self._best_episodes = RecentEpisodes(preset.best_episodes)
         self._scaled = not preset.scale_inputs
+        self._changes = 0  # episodes taken in and relabelled by this process
         self._saved = self._progress()
         self._buffers: dict[str, list[Batch]] = {}
 
@@ -152,6 +152,11 @@ class Trainer:
         return self.updates > self._inherited_updates
 
     @property
+    def best(self) -> float:
+        """Highest share of successes without a take-over at a checkpoint, as labelled now; the link best names it."""
+        return self._best_episodes.figures().get("autonomous_success_rate", 0.0)
+
+    @property
     def pending_updates(self) -> int:
         """Online updates still owed to the update-to-data ratio."""
         return max(0, math.floor(self.owed + 1e-9) - self.online_updates)
@@ -174,6 +179,7 @@ class Trainer:
         if episode.episode_id in self.lost:
             self._store(episode, embeddings)
             self.lost.remove(episode.episode_id)
+            self._changes += 1
             return True
         if episode.episode_id in self.journal:
             return False
@@ -181,6 +187,7 @@ class Trainer:
             self._store(episode, embeddings)
         self._log_episode(episode)  # first: where the disk refuses, all of this is done once more
         self.journal.append(episode.episode_id)
+        self._changes += 1
         if episode.mode is Mode.TRAINING:
             self.online_episodes += 1
             self.last_online_episode = episode.episode_id
@@ -189,23 +196,35 @@ class Trainer:
         return True
 
     def relabel(self, episode_id: str, outcome: Outcome) -> bool:
-        """Changes reward, return and terminal flag to another outcome's; false when the replay has no such episode."""
-        if episode_id not in self.replay:
+        """Changes reward, return and terminal flag to another outcome's; false where that changes nothing.
+
+        A demonstration that was no success leaves the replay and the journal: ingested now, it would be refused.
+        """
+        success = outcome is Outcome.SUCCESS
+        for episodes in (self.recent, self._best_episodes):
+            episodes.relabel(episode_id, success)
+        if episode_id not in self.replay or self.replay.is_success(episode_id) == success:
             return False
+        if self.replay.is_demonstration(episode_id) and not success:
+            self.replay.remove(episode_id)
+            self.journal = [name for name in self.journal if name != episode_id]
+        else:
+            self.replay.relabel(episode_id, self._labels(episode_id, success))
+        self._changes += 1
+        about = {"episode_id": episode_id, "success": int(success)}
+        self.log.write("relabelled", self.updates, about, shown=False)
+        return True
+
+    def _labels(self, episode_id: str, success: bool) -> Labels:
         interventions = self.replay.interventions(episode_id)
-        fresh = labels(
+        return labels(
             len(interventions),
-            outcome is Outcome.SUCCESS,
+            success,
             interventions,
             self.task.reward,
             self.discount,
             drop_rescued=self.preset.drop_rescued_returns,
         )
-        self.replay.relabel(episode_id, fresh)
-        self.recent.relabel(episode_id, outcome is Outcome.SUCCESS)
-        about = {"episode_id": episode_id, "success": int(outcome is Outcome.SUCCESS)}
-        self.log.write("relabelled", self.updates, about, shown=False)
-        return True
 
     def offline(
         self, progress: Progress | None = None, *, steps: int | None = None, stop: Callable[[], bool] = _never
@@ -256,7 +275,8 @@ class Trainer:
         save_weights(weights, self.run_dir / POLICY_FILE)
         score = self.recent.autonomous_success
         best = score is not None and score >= self.best
-        self.best = score if score is not None and best else self.best
+        if best:
+            self._best_episodes.load(self.recent.state())
         tensors = self.networks.state() | {"generator": self.generator.get_state()}
         folder = self.run_dir / checkpoints.FOLDER
         path = checkpoints.write_checkpoint(folder, self.updates, tensors, self._state(), {POLICY_FILE: weights.data})
@@ -289,7 +309,8 @@ class Trainer:
         self.last_online_episode = state["last_online_episode"]
         self._inherited_updates = state["inherited_updates"]
         self.recent.load(state["recent"])
-        self.best = state["best"]
+        if (self.run_dir / checkpoints.FOLDER / checkpoints.BEST).exists():  # and was not damaged
+            self._best_episodes.load(state["best"])
         self.log.rewind(state["log"])
         self.journal = state["journal"]
         self.lost = set(self.replay.go_back([(name, start) for name, start in state["replay"]])) | set(state["lost"])
@@ -326,11 +347,11 @@ class Trainer:
 
     @property
     def unsaved(self) -> bool:
-        """Whether anything was ingested or trained since the last checkpoint."""
+        """Whether anything was ingested, relabelled or trained since the last checkpoint."""
         return self._saved != self._progress()
 
     def _progress(self) -> tuple[int, int]:
-        return self.updates, len(self.journal) - len(self.lost)
+        return self.updates, self._changes
 
     def _identity(self) -> dict[str, Any]:
         # Where the encoder's weights lie does not matter: the features have a fingerprint.
@@ -361,7 +382,7 @@ class Trainer:
             "replay": self.replay.places,
             "log": self.log.position(),
             "recent": self.recent.state(),
-            "best": self.best,
+            "best": self._best_episodes.state(),
         }
 
     def _store(self, episode: Episode, embeddings: Float32 | None) -> None:

@@ -121,9 +121,10 @@ class LearningWorker:
         )
 
     def warnings(self) -> list[str]:
-        """What a person should know: refused episodes, too slow a learner, weights that are not published."""
+        """What a person should know: episodes refused, labels unread, too slow a learner, weights not published."""
         trainer, refused, pace = self._trainer, list(self.refused.values()), self.pace.updates_per_s
         found = [f"{len(refused)} episodes were refused, the last: {refused[-1]}"] if refused else []
+        found += list(self._intake.unread.values())[-3:]
         needed = needed_updates_per_s(trainer.preset.updates_per_tick)
         if trainer.online_updates and 0 < pace < needed:
             found.append(

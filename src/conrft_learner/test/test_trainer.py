@@ -217,6 +217,48 @@ def test_a_success_with_the_operators_help_makes_no_checkpoint_the_best(
     assert (tmp_path / "checkpoints" / "best").readlink() == Path("step-000000002")
 
 
+def test_the_best_checkpoint_is_judged_by_what_its_episodes_are_labelled_now(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    changes = {"best_episodes": 2, "checkpoint_every": 100, "keep_checkpoints": 9}
+    trainer = make_trainer(tmp_path, **changes)
+    alone(trainer, make_episode, "yynyn")
+    best = tmp_path / "checkpoints" / "best"
+    assert (best.readlink(), trainer.best) == (Path("step-000000002"), 1.0)
+    trainer.relabel("test-000101", Outcome.ABORTED)  # the second of its two
+    assert trainer.best == 0.5
+    trainer.save()
+    trainer = make_trainer(tmp_path, demonstrations=0, **changes)
+    assert trainer.restore() and trainer.best == 0.5, "it is known after a restart"
+    alone(trainer, make_episode, "n")
+    assert best.readlink() == Path("step-000000005"), "the newest with one success in two, as it was saved again"
+
+
+def test_a_best_checkpoint_that_was_damaged_makes_way_for_another(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    best = tmp_path / "checkpoints" / "best"
+    alone(make_trainer(tmp_path, best_episodes=1), make_episode, "yy")
+    (best / "state.safetensors").write_bytes(b"damaged")
+    trainer = make_trainer(tmp_path, demonstrations=0, best_episodes=1)
+    assert trainer.restore() and trainer.online_updates == 1
+    alone(trainer, make_episode, "nn")
+    assert best.readlink() == Path("step-000000003")
+
+
+def test_a_relabelled_episode_is_something_to_save(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    trainer.save()
+    assert not trainer.unsaved
+    assert not trainer.relabel("test-000010", Outcome.SUCCESS), "it is one already"
+    assert not trainer.unsaved
+    assert trainer.relabel("test-000010", Outcome.ABORTED)
+    assert trainer.unsaved
+
+
 def test_which_checkpoint_is_the_best_is_known_after_a_restart(
     make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:
