@@ -44,7 +44,7 @@ class EpisodeRefused(ValueError):
 
 
 class TrainingDiverged(ValueError):
-    """A loss is not finite; the text names it. Nothing of it was saved."""
+    """A loss or what was trained is not finite; the text names it. Nothing of it was saved, nor will be."""
 
 
 class Trainer:
@@ -122,6 +122,7 @@ class Trainer:
         self.recent = RecentEpisodes(preset.best_episodes)
         self._best_episodes = RecentEpisodes(preset.best_episodes)
         self._scaled = not preset.scale_inputs
+        self._diverged = ""  # how
         self._changes = 0  # episodes taken in and relabelled by this process
         self._saved = self._progress()
         self._buffers: dict[str, list[Batch]] = {}
@@ -267,17 +268,23 @@ class Trainer:
         return pack(self.acting_head(), version=self.updates, backbone_fingerprint=self.backbone_fingerprint)
 
     def save(self) -> Path:
-        """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it."""
+        """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it.
+
+        Raises:
+            TrainingDiverged: there is a number that is not finite among them.
+            OSError: the disk refuses.
+        """
         self.replay.flush()
         if not self.first:
             return self.run_dir
+        tensors = self.networks.state() | {"generator": self.generator.get_state()}
+        self._check_saveable(tensors)
         weights = self.acting_weights()
         save_weights(weights, self.run_dir / POLICY_FILE)
         score = self.recent.autonomous_success
         best = score is not None and score >= self.best
         if best:
             self._best_episodes.load(self.recent.state())
-        tensors = self.networks.state() | {"generator": self.generator.get_state()}
         folder = self.run_dir / checkpoints.FOLDER
         path = checkpoints.write_checkpoint(folder, self.updates, tensors, self._state(), {POLICY_FILE: weights.data})
         if best:
@@ -461,7 +468,16 @@ class Trainer:
     def _check_finite(self, stage: str, figures: Figures) -> None:
         for name, value in figures.items():
             if not math.isfinite(value):
-                raise TrainingDiverged(f"{stage} training diverged at update {self.updates}: {name} is {value}")
+                self._diverged = f"{stage} training diverged at update {self.updates}: {name} is {value}"
+                raise TrainingDiverged(self._diverged)
+
+    def _check_saveable(self, tensors: dict[str, torch.Tensor]) -> None:
+        # Adam divides by what has overflowed: its loss is finite for as long as one likes.
+        broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+        if broken and not self._diverged:
+            self._diverged = f"training diverged before update {self.updates}: {', '.join(broken[:3])} are not finite"
+        if self._diverged:
+            raise TrainingDiverged(self._diverged)
 
     def _stream(self, stage: Literal["offline", "online"], count: int) -> BatchStream:
         """The next ``count`` batches of a stage."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.pace import Pace, needed_updates_per_s
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_policy.policy_weights import PolicyWeights
 
 LABEL_PERIOD_S = 1.0
@@ -89,6 +89,7 @@ class LearningWorker:
 
         It ends between two updates: with the paper's critic one alone takes seconds on a CPU.
         A disk that refuses (full, unplugged) pauses the work, with the reason in ``problem``, until it can be done.
+        Training that diverged ends it, with the reason there too: the same updates would diverge again.
         """
         self._stopping = stop.is_set
         while not stop.is_set():
@@ -100,6 +101,11 @@ class LearningWorker:
                 self._trainer.report(self.problem)
                 stop.wait(RETRY_S)
                 continue
+            except TrainingDiverged as error:
+                self.problem = f"training has stopped: {error}; go on from an older checkpoint or with other settings"
+                self._trainer.report(self.problem)
+                stop.wait()
+                return
             if not busy:
                 wake.wait(poll_s)
                 wake.clear()

@@ -21,6 +21,7 @@ from rclpy.executors import SingleThreadedExecutor
 from conrft_data import topics
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
+from conrft_learner.checkpoints import checkpoints
 from conrft_learner.presets import Preset
 from conrft_msgs.msg import LearnerStatus, Weights
 from conrft_policy.backbone import load_backbone
@@ -232,6 +233,25 @@ def test_a_full_disk_pauses_training_and_damages_nothing(
     learner = start(run_dir=small_disk / "run", tensorboard="true")
     listener.wait(lambda: listener.caught_up_with("test-000003"), learner)
     assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
+
+
+def test_training_that_diverges_is_an_error_on_diagnostics_of_a_node_that_stays(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    tmp_path: Path,
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    episode = camera_episode(2)
+    episode.embeddings[:] = 3e38  # finite, but no sum of them
+    write_episode(tmp_path / "episodes", episode)
+    learner = start()
+    listener.wait(lambda: any("training has stopped" in said for said in listener.diagnostics), learner)
+    assert listener.levels[-1] == DiagnosticStatus.ERROR and "is nan" in listener.diagnostics[-1]
+    learner.send_signal(signal.SIGINT)
+    assert learner.wait(timeout=120) == 0, learner.communicate()[0]
+    kept = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert kept[-1] == "step-000000010", "nothing of it was saved"
 
 
 def test_a_wrong_configuration_is_one_sentence(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

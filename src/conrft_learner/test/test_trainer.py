@@ -342,7 +342,26 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_saved(
         trainer.networks.critic_parameters[0].fill_(torch.inf)
     with pytest.raises(TrainingDiverged, match="online training diverged at update 3: td_loss is nan"):
         trainer.train(1)
+    with pytest.raises(TrainingDiverged, match="at update 3: td_loss is nan"):
+        trainer.save()
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")][-1] == "step-000000002"
+
+
+def test_moments_that_are_not_finite_are_not_saved_though_the_loss_is(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    trainer.save()
+    weights = (tmp_path / "policy.safetensors").read_bytes()
+    state = next(iter(trainer.networks.critic_optimiser.state.values()))
+    state["exp_avg_sq"].fill_(torch.inf)
+    trainer.train(1)
+    with pytest.raises(TrainingDiverged, match=r"critic_optimiser\.0\.exp_avg_sq are not finite"):
+        trainer.save()
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000000001"]
+    assert (tmp_path / "policy.safetensors").read_bytes() == weights
 
 
 def episodes_log(run_dir: Path, stage: str = "episodes") -> list[dict[str, object]]:

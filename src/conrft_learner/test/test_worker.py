@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from conrft_learner.checkpoints import checkpoints
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.objectives import Figures
 from conrft_learner.pace import Pace
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_policy.policy_weights import PolicyWeights, load
 
@@ -188,6 +189,36 @@ def test_told_to_stop_it_ends_after_the_update_under_way(
     monkeypatch.setattr(trainer, "_online_update", told_meanwhile)
     worker.run(stop, threading.Event())
     assert (trainer.online_updates, trainer.pending_updates) == (1, 7)
+
+
+def test_training_that_diverged_stops_and_says_so_until_it_is_told_to_end(
+    worker: LearningWorker,
+    trainer: Trainer,
+    tmp_path: Path,
+    make_episode: MakeEpisode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(worker)
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    updates: list[BatchStream] = []
+
+    def diverges(stream: BatchStream) -> Figures:
+        updates.append(stream)
+        raise TrainingDiverged("td_loss is nan")
+
+    monkeypatch.setattr(trainer, "_online_update", diverges)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop, threading.Event(), 0.01))
+    thread.start()
+    while not worker.problem:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    thread.join(0.2)
+    assert thread.is_alive() and len(updates) == 1
+    assert worker.problem.startswith("training has stopped: td_loss is nan")
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_nothing_is_trained_before_lost_episodes_are_back(

@@ -27,7 +27,7 @@ from conrft_learner.nodes.episode_service import EpisodeService
 from conrft_learner.offline import load_preset, run_config
 from conrft_learner.pace import needed_updates_per_s
 from conrft_learner.progress import offline_line, online_line
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
 from conrft_policy.backbone import load_backbone
@@ -73,7 +73,7 @@ class LearnerNode(Node):
         if not self._thread.is_alive() and self._failure is None and self._trainer.unsaved:
             try:
                 self._trainer.save()
-            except OSError as error:
+            except (OSError, TrainingDiverged) as error:
                 self.get_logger().error(f"no checkpoint at the end: {error}; the last one holds")
         self._trainer.log.close()
         super().destroy_node()
