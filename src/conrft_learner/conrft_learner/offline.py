@@ -72,7 +72,7 @@ def train_offline(
         if trainer.unsaved:
             trainer.save()
     finally:
-        trainer.log.close()
+        trainer.close()
     if trainer.first:
         _write_summary(trainer, intake, time.monotonic() - started)
     return 0

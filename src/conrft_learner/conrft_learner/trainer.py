@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from conrft_data.bags.writer import lock_folder
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
 from conrft_learner import checkpoints
@@ -78,7 +81,7 @@ class Trainer:
         report: Callable[[str], None] = print,
         parallel: DataParallel | None = None,
     ) -> None:
-        """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``.
+        """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``, which is ours until it ends.
 
         Args:
             preset: settings of both stages.
@@ -94,8 +97,8 @@ class Trainer:
                 and figures.
 
         Raises:
-            ValueError: the weights of the critic's image encoder are missing or do not fit, or a batch cannot be shared
-                out to the processes.
+            ValueError: another learner works in ``run_dir``, the weights of the critic's image encoder are missing or
+                do not fit, or a batch cannot be shared out to the processes.
         """
         self.preset, self.head_config, self.task, self.seed = preset, head_config, task, seed
         self.backbone_fingerprint = backbone_fingerprint
@@ -103,6 +106,7 @@ class Trainer:
         self.report = report
         self.discount = task.discount if preset.discount is None else preset.discount
         self.parallel = parallel or DataParallel()
+        self._release = self._take_hold()
         self.image_features = self._load_image_features(device)
         self.networks = Networks(preset, head_config, seed, device, cameras=tuple(task.cameras))
         self.generator = torch.Generator(device=device)
@@ -352,6 +356,11 @@ class Trainer:
         self.rng = np.random.default_rng(branch)
         self.generator.manual_seed(int(branch.generate_state(1)[0]))
 
+    def close(self) -> None:
+        """Closes the figures and leaves the run folder to others."""
+        self.log.close()
+        self._release()
+
     @property
     def unsaved(self) -> bool:
         """Whether anything was ingested, relabelled or trained since the last checkpoint."""
@@ -498,6 +507,14 @@ class Trainer:
             count=count,
             shard=shard,
         )
+
+    def _take_hold(self) -> Callable[[], object]:
+        """Locks the own folder, against two learners that write the same files; returns what unlocks it."""
+        self.own_dir.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(self.own_dir)
+        if lock is None:
+            raise ValueError(f"{self.own_dir} is in use by another learner")
+        return weakref.finalize(self, os.close, lock)
 
     def _load_image_features(self, device: torch.device | str) -> ImageFeatures | None:
         preset = self.preset

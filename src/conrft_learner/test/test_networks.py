@@ -48,6 +48,7 @@ def test_a_run_on_a_gpu_goes_on_from_its_checkpoint(
     trainer.ingest(make_episode(10))
     trainer.train(2)
     trainer.save()
+    trainer.close()
     again = start()
     assert again.restore()
     again.train(2)

@@ -45,6 +45,17 @@ def a_batch(trainer: Trainer) -> Batch:
         return stream.next()
 
 
+def test_one_learner_works_in_a_run_folder(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    arguments = (preset, trainer.head_config, FINGERPRINT, task, 0, tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} is in use by another learner"):
+        Trainer(*arguments)
+    trainer.close()
+    Trainer(*arguments)
+
+
 def test_two_offline_runs_with_one_seed_have_the_same_losses(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_trainer(tmp_path / name).offline()
@@ -317,7 +328,9 @@ def test_a_run_goes_on_with_more_checkpoints_and_not_with_another_rate(
 def test_a_run_does_not_go_on_with_a_task_that_means_other_numbers(
     make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path, what: str, changes: dict[str, object]
 ) -> None:
-    make_trainer(tmp_path).offline()
+    before = make_trainer(tmp_path)
+    before.offline()
+    before.close()
     changed = task.model_copy(update=changes)
     trainer = Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path)
     with pytest.raises(ValueError, match=f"another {what}"):
@@ -327,7 +340,9 @@ def test_a_run_does_not_go_on_with_a_task_that_means_other_numbers(
 def test_a_run_goes_on_with_other_gates_of_the_reward(
     make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path
 ) -> None:
-    make_trainer(tmp_path).offline()
+    before = make_trainer(tmp_path)
+    before.offline()
+    before.close()
     changed = task.model_copy(update={"reward": RewardConfig(threshold=0.5), "max_steps": 50})
     assert Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path).restore()
 

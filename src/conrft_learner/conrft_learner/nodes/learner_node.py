@@ -75,7 +75,7 @@ class LearnerNode(Node):
                 self._trainer.save()
             except (OSError, TrainingDiverged) as error:
                 self.get_logger().error(f"no checkpoint at the end: {error}; the last one holds")
-        self._trainer.log.close()
+        self._trainer.close()
         super().destroy_node()
 
     def _declare_parameters(self) -> None:
