@@ -68,7 +68,7 @@ def train_offline(
     intake = EpisodeIntake(trainer, encoder, demos, None)
     _ingest(trainer, intake, demos)
     try:
-        trainer.offline(_Progress(trainer.offline_step) if trainer.first else None)
+        trainer.offline(_Progress(trainer) if trainer.first else None)
         if trainer.unsaved:
             trainer.save()
     finally:
@@ -122,9 +122,9 @@ def _write_summary(trainer: Trainer, intake: EpisodeIntake, wall_s: float) -> No
 class _Progress:
     """One line that is rewritten every two seconds; elsewhere than on a terminal a line now and then."""
 
-    def __init__(self, first_step: int) -> None:
-        """``first_step``: updates that an earlier process did."""
-        self._first = first_step
+    def __init__(self, trainer: Trainer) -> None:
+        """The updates that ``trainer`` has done already, an earlier process did."""
+        self._log, self._first = trainer.log, trainer.offline_step
         self._started = self._last = time.monotonic()
         self._period = PROGRESS_PERIOD_S if sys.stdout.isatty() else QUIET_S
 
@@ -134,6 +134,7 @@ class _Progress:
             return
         self._last = now
         rate = (step - self._first) / max(now - self._started, 1e-9)
+        self._log.write("learner", step, {"updates_per_s": round(rate, 3)})
         _progress(offline_line(step, total, rate, figures), last=step == total, always=True)
 
 

@@ -339,9 +339,9 @@ class Replay:
         batch["mask"][:] = bootstraps * self._discount ** (steps - 1.0)
         return indices + steps
 
-    def demonstration_frames(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of the demonstrations."""
-        rows = [np.arange(e.start, e.end) for e in self._episodes.values() if e.demonstration]
+    def frames(self, *, demonstrations: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of demonstrations, or of the others."""
+        rows = [np.arange(e.start, e.end) for e in self._episodes.values() if e.demonstration == demonstrations]
         index = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         return np.array(self._store["embedding"][index]), np.array(self._store["proprio"][index])
 

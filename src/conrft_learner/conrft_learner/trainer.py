@@ -42,6 +42,15 @@ def _never() -> bool:
     return False
 
 
+def _means(figures: Sequence[Figures]) -> Figures:
+    """Each figure's mean over those that have it."""
+    found: dict[str, list[float]] = {}
+    for part in figures:
+        for name, value in part.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
 class EpisodeRefused(ValueError):
     """An episode that must not be learned from; the text says why."""
 
@@ -453,10 +462,8 @@ class Trainer:
         self._fit_scaling()
         stage = self.offline_stage
         objective = stage.objective(self.offline_step)
-        figures: Figures = {}
-        for _ in range(self._offline_batches(self.offline_step) - 1):
-            stage.update(stage.transitions(stream.next()), objective.critic_only())
-        figures |= stage.update(stage.transitions(stream.next()), objective)
+        parts = [objective.critic_only()] * (self._offline_batches(self.offline_step) - 1) + [objective]
+        figures = _means([stage.update(stage.transitions(stream.next()), part) for part in parts])
         self.offline_step += 1
         self._check_finite("offline", figures)
         return figures
@@ -467,9 +474,8 @@ class Trainer:
             self.networks.set_actor_rate(self.preset.online_actor_lr)
         stage = self.online_stage
         objective = stage.objective(self.online_updates, self.online_episodes)
-        for _ in range(self.preset.critic_steps_per_actor_step - 1):
-            stage.update(stage.transitions(stream.next()), objective.critic_only())
-        figures = stage.update(stage.transitions(stream.next()), objective)
+        parts = [objective.critic_only()] * (self.preset.critic_steps_per_actor_step - 1) + [objective]
+        figures = _means([stage.update(stage.transitions(stream.next()), part) for part in parts])
         self.online_updates += 1
         self._check_finite("online", figures)
         return figures
@@ -544,10 +550,11 @@ class Trainer:
         )
 
     def _fit_scaling(self) -> None:
-        """Fits the inputs' scaling once, on the demonstrations that are there when training begins."""
+        """Fits the inputs' scaling once, when training begins, on the demonstrations, or on what else there is."""
         if self._scaled:
             return
-        embeddings, proprio = self.replay.demonstration_frames()
-        if len(embeddings) > 1:
-            self.networks.scaling.fit(torch.from_numpy(embeddings), torch.from_numpy(proprio))
+        embeddings, proprio = self.replay.frames(demonstrations=True)
+        if not len(embeddings):
+            embeddings, proprio = self.replay.frames(demonstrations=False)
+        self.networks.scaling.fit(torch.from_numpy(embeddings), torch.from_numpy(proprio))
         self._scaled = True

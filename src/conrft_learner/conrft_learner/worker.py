@@ -15,6 +15,7 @@ from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_policy.policy_weights import PolicyWeights
 
 LABEL_PERIOD_S = 1.0
+OFFLINE_FIGURES_PERIOD_S = 10.0
 RETRY_S = 2.0
 
 
@@ -67,6 +68,7 @@ class LearningWorker:
         self.problem = ""
         self.pace = Pace()
         self.backlog = 0
+        self._offline_noted: tuple[float, int] | None = None
 
     def step(self) -> bool:
         """Does one piece of work; false when there was nothing to do."""
@@ -174,7 +176,13 @@ class LearningWorker:
         if trainer.offline_finished or not trainer.replay.count("demonstrations"):
             return False
         self.doing = "trains offline"
+        if self._offline_noted is None:
+            self._offline_noted = time.monotonic(), trainer.updates
         trainer.offline(steps=self._slice, stop=self._stopping)
+        (since, before), now = self._offline_noted, time.monotonic()
+        if now - since >= OFFLINE_FIGURES_PERIOD_S or trainer.offline_finished:
+            self._note((trainer.updates - before) / max(now - since, 1e-9))
+            self._offline_noted = now, trainer.updates
         return True
 
     def _announce_start(self) -> bool:
@@ -220,6 +228,18 @@ class LearningWorker:
         self._on_weights(weights)
         self._published = weights.version
         self._on_standing(self.standing())
+        if self.pace.updates_per_s:
+            self._note(self.pace.updates_per_s)
+
+    def _note(self, updates_per_s: float) -> None:
+        """How the learner itself does, for the log."""
+        figures = {
+            "updates_per_s": round(updates_per_s, 3),
+            "waiting_episodes": self.backlog,
+            "pending_updates": self._trainer.pending_updates,
+            "weights_version": self._published or 0,
+        }
+        self._trainer.log.write("learner", self._trainer.updates, figures)
 
 
 def _refusal(error: OSError, run_dir: Path) -> str:

@@ -15,6 +15,7 @@ from conrft_data.bags import relabel, write_episode
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.trainer import Trainer
+from conrft_policy.backbone import check_images
 
 MakeEpisode = Callable[..., Episode]
 
@@ -255,6 +256,27 @@ def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
     assert take_all(intake) == []
     assert intake.last_handled == "test-000002", "whoever waits for this episode must not wait for ever"
     assert trainer.journal == []
+
+
+def test_images_that_the_backbone_cannot_take_are_refused(
+    intake: EpisodeIntake, encoder: Encoder, folder: Path, make_episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_episode(folder, replace(make_episode(1), embeddings=None, embedding_fingerprint=""))
+    sizes = {"side": (256, 256)}
+    monkeypatch.setattr(encoder, "encode_episode", lambda images: check_images(images, sizes))
+    take_all(intake)
+    assert "the backbone expects (256, 256, 3)" in intake.refused["test-000001"]
+
+
+def test_an_episode_that_ended_at_its_first_observation_is_passed_over_in_silence(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    said: list[str] = []
+    trainer.report = said.append
+    write_episode(folder, make_episode(1, length=0))
+    assert take_all(intake) == ["test-000001"]
+    assert (take_all(intake), intake.refused, said, trainer.journal) == ([], {}, [], [])
+    assert intake.last_handled == "test-000001", "whoever waits for this episode must not wait for ever"
 
 
 def test_an_old_episode_that_is_refused_again_after_a_restart_does_not_hide_the_newest(

@@ -605,11 +605,44 @@ def test_an_update_is_critic_steps_and_then_one_with_the_actor_each_on_a_batch_o
     assert len({step[2] for step in steps}) == 3
 
 
+def test_figures_are_means_over_all_steps_of_an_update(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    changes = {"critic_steps_per_actor_step": 2, "offline_bc_steps": 0, "offline_critic_steps": 0}
+    trainer = make_trainer(tmp_path, **changes)
+    figures = iter([{"td_loss": 1.0}, {"td_loss": 3.0, "bc_loss": 5.0}])
+    trainer.offline_stage.update = lambda batch, objective: next(figures)  # type: ignore[method-assign]
+    trainer.offline(steps=1)
+    assert trainer.log.latest == {"td_loss": 2.0, "bc_loss": 5.0}
+
+
+def test_without_demonstrations_the_inputs_are_scaled_by_the_first_online_episodes(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=0)
+    trainer.ingest(make_episode(10, operator=(2,)))
+    trainer.train(1)
+    scaling = trainer.networks.scaling
+    frames = make_episode(10).embeddings
+    torch.testing.assert_close(scaling.embedding_mean, torch.from_numpy(frames).mean(dim=0))
+    trainer.ingest(make_episode(0, mode=Mode.DEMONSTRATION))
+    trainer.train(1)
+    torch.testing.assert_close(scaling.embedding_mean, torch.from_numpy(frames).mean(dim=0), msg="fitted twice")
+
+
+def test_the_inputs_are_scaled_by_the_demonstrations_where_there_are_any(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=1)
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    expected = torch.from_numpy(make_episode(0).embeddings).mean(dim=0)
+    torch.testing.assert_close(trainer.networks.scaling.embedding_mean, expected)
+
+
 def demonstrations_in(trainer: Trainer, stage: Literal["offline", "online"]) -> list[bool]:
     """Which rows of a stage's batch are of the demonstrations 0 and 1 of the tests."""
     with trainer._stream(stage, 1) as stream:
         drawn = stream.next()["embedding"]
-    frames = trainer.replay.demonstration_frames()[0]
+    frames = trainer.replay.frames(demonstrations=True)[0]
     return [bool((frames == row).all(axis=1).any()) for row in drawn]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -150,6 +151,20 @@ def test_each_episode_is_paid_for_before_the_next_is_taken(
         ("test-000002", 8),
         ("test-000002", 0),
     ]
+
+
+def test_speed_backlog_and_version_of_the_weights_are_in_the_log(
+    worker: LearningWorker, trainer: Trainer, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "demos", make_episode(1, mode=Mode.DEMONSTRATION))
+    for number in (2, 3):
+        write_episode(tmp_path / "episodes", make_episode(number, length=8))
+    work(worker)
+    lines = [json.loads(line) for line in (trainer.run_dir / "metrics.jsonl").read_text().splitlines()]
+    offline, *online = [line for line in lines if line["stage"] == "learner"]
+    assert (offline["step"], online[0]["step"]) == (10, 18)
+    assert all(line["updates_per_s"] > 0 for line in (offline, *online))
+    assert [(line["waiting_episodes"], line["weights_version"]) for line in (offline, online[0])] == [(2, 0), (2, 18)]
 
 
 def test_a_refused_episode_is_reported_as_handled(
