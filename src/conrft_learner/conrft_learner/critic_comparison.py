@@ -130,10 +130,10 @@ def light_comparison(folder: Path, sizes: Sizes, backbone_name: str) -> dict[str
     return Comparison(stage, replay, RecomputedEmbeddings(backbone, everywhere, first), sizes).run()
 
 
-def open_paper_replay(folder: Path, capacity: int) -> Replay:
+def open_paper_replay(folder: Path, capacity: int, embedding_dim: int = 1) -> Replay:
     """A replay with two cameras' feature maps in a bank of crops."""
     field = FrameField(MAP_SHAPE, MAP_TYPE, CROP_BANK)
-    return Replay(folder, capacity=capacity, embedding_dim=1, extra=dict.fromkeys(CAMERAS, field))
+    return Replay(folder, capacity=capacity, embedding_dim=embedding_dim, extra=dict.fromkeys(CAMERAS, field))
 
 
 def noise_maps(rng: np.random.Generator, frames: int) -> dict[str, Maps]:
