@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from conrft_data.config import TaskConfig, load_config
 from conrft_learner.data_parallel import join
 from conrft_learner.figure_sinks import FigureSink, open_sinks
@@ -45,6 +47,8 @@ def train_offline(
     """
     started = time.monotonic()
     task, preset = load_config(TaskConfig, task_file), load_preset(preset_file, resnet_weights)
+    preset, threads = within_cores(preset, torch.get_num_threads())
+    torch.set_num_threads(threads)
     parallel = join(device)
     encoder = load_backbone(backbone, task.instruction, device=parallel.device)
     sinks: list[FigureSink] = []
@@ -82,6 +86,16 @@ def load_preset(file: Path | str, resnet_weights: str | None) -> Preset:
     """A preset, its image encoder's weights replaced where others are named; ConfigError when it is wrong."""
     preset = load_config(Preset, file)
     return preset.model_copy(update={"resnet_weights": resnet_weights}) if resnet_weights else preset
+
+
+def within_cores(preset: Preset, cores: int) -> tuple[Preset, int]:
+    """The preset, and torch's threads, with which a learner keeps to so many cores.
+
+    The thread that makes batches ahead is one of them; where there is one only, no batch is made ahead.
+    """
+    if not preset.prefetch_batches:
+        return preset, cores
+    return (preset, cores - 1) if cores > 1 else (preset.model_copy(update={"prefetch_batches": 0}), 1)
 
 
 def run_config(preset: Preset, task: TaskConfig, backbone_fingerprint: str, seed: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,6 +54,11 @@ def camera_episode(make_episode: MakeEpisode, backbone: object) -> MakeEpisode:
         )
 
     return make
+
+
+def write_preset(file: Path, preset: Preset, **changes: object) -> Path:
+    file.write_text(yaml.safe_dump(preset.model_copy(update=changes).model_dump(mode="json")))
+    return file
 
 
 class Listener:
@@ -108,9 +114,8 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, preset: Preset) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    preset_file = tmp_path / "preset.yaml"
-    preset_file.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+def start(tmp_path: Path, preset: Preset) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    preset_file = write_preset(tmp_path / "preset.yaml", preset)
     started: list[subprocess.Popen[str]] = []
     parameters = {
         "task_file": TASK_FILE,
@@ -252,6 +257,48 @@ def test_training_that_diverges_is_an_error_on_diagnostics_of_a_node_that_stays(
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
     kept = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert kept[-1] == "step-000000010", "nothing of it was saved"
+
+
+def cpu_seconds(pid: int) -> tuple[float, dict[str, float]]:
+    """Of a process, the threads that have ended included, and of each thread that there is."""
+
+    def read(folder: Path) -> float:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    by_thread = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            by_thread[task.name] = read(task)
+    return read(Path(f"/proc/{pid}")), by_thread
+
+
+def test_a_learner_without_a_pause_uses_no_more_than_its_cores(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    preset: Preset,
+    tmp_path: Path,
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    busy = {"offline_bc_steps": 0, "offline_critic_steps": 100_000, "checkpoint_every": 100_000, "log_every": 1000}
+    # Large batches for small networks: as much work as can be for a thread that makes them ahead.
+    busy |= {"prefetch_batches": 3, "batch_size": 4096, "n_step": 20}
+    busy |= {
+        "offline_cql_alpha": 0.0,
+        "critic_members": 1,
+        "critic_hidden": 8,
+        "head_hidden": (8,),
+        "proprio_latent": 1,
+    }
+    learner = start(preset_file=write_preset(tmp_path / "busy.yaml", preset, **busy), threads=1)
+    listener.wait(lambda: any("trains offline" in said for said in listener.diagnostics), learner)
+    (before, threads_before), begun = cpu_seconds(learner.pid), time.monotonic()
+    time.sleep(6.0)
+    (after, threads), seconds = cpu_seconds(learner.pid), time.monotonic() - begun
+    used, busiest = after - before, max(threads[name] - threads_before.get(name, 0.0) for name in threads)
+    assert used < 1.1 * seconds
+    assert used < 1.1 * busiest, "whatever else the machine does: one thread does it all"
 
 
 def test_a_wrong_configuration_is_one_sentence(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

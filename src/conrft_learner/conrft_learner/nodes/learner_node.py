@@ -24,7 +24,7 @@ from conrft_learner.figure_sinks import open_sinks
 from conrft_learner.heap import keep_freed_memory
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.nodes.episode_service import EpisodeService
-from conrft_learner.offline import load_preset, run_config
+from conrft_learner.offline import load_preset, run_config, within_cores
 from conrft_learner.pace import needed_updates_per_s
 from conrft_learner.progress import offline_line, online_line
 from conrft_learner.trainer import Trainer, TrainingDiverged
@@ -44,7 +44,6 @@ class LearnerNode(Node):
     def __init__(self) -> None:
         super().__init__("learner")
         self._declare_parameters()
-        torch.set_num_threads(self._value("threads"))
         keep_freed_memory()
         trainer, intake = self._make_trainer()
         self._trainer = trainer
@@ -94,7 +93,7 @@ class LearnerNode(Node):
         encoder = "image encoder of the paper's critic: safetensors file, or 'random'; empty: what the preset names"
         declare("resnet_weights", "", described(encoder))
         declare("seed", 0, described("of initialisation, batches and noise", integers=(0, 2**31 - 1)))
-        declare("threads", 1, described("threads of torch on the CPU", integers=(1, 256)))
+        declare("threads", 1, described("cores of the CPU that training uses", integers=(1, 256)))
         declare("device", "cpu", described("torch device of the networks, such as cpu or cuda:0"))
         declare("niceness", 5, described("how far training steps back behind the control loop", integers=(0, 19)))
         declare("tensorboard", True, described("write TensorBoard files"))
@@ -112,6 +111,8 @@ class LearnerNode(Node):
                 raise ConfigError(f"parameter {name} is empty")
         task = load_config(TaskConfig, self._value("task_file"))
         preset = load_preset(self._value("preset_file"), self._value("resnet_weights"))
+        preset, self._threads = within_cores(preset, self._value("threads"))
+        torch.set_num_threads(self._threads)
         backbone = load_backbone(self._value("backbone"), task.instruction, device=self._value("device"))
         seed, run_dir = self._value("seed"), Path(self._value("run_dir")).expanduser()
         sinks = open_sinks(
@@ -167,7 +168,7 @@ class LearnerNode(Node):
     def _work(self) -> None:
         # Both belong to the thread that sets them. The control loop goes first where they share cores.
         os.nice(self._value("niceness"))
-        torch.set_num_threads(self._value("threads"))
+        torch.set_num_threads(self._threads)
         try:
             self._worker.run(self._stop, self._wake)
         except BaseException as error:
