@@ -67,6 +67,7 @@ class BatchStream:
 
     def __enter__(self) -> BatchStream:
         if self._thread is not None:
+            torch.get_num_threads()  # settles this thread's own, before the other one sets its
             self._thread.start()
         return self
 
