@@ -29,41 +29,75 @@ LAUNCHERS = {
 }
 
 
-@pytest.fixture
-def demos(make_episode: Callable[..., Episode], tmp_path: Path) -> Path:
-    images = {"side": np.zeros((256, 256, 3), np.uint8), "wrist": np.zeros((128, 128, 3), np.uint8)}
-    for number in (1, 2):
-        episode = make_episode(number, mode=Mode.DEMONSTRATION, length=4)
-        observations = [replace(observation, images=images) for observation in episode.observations]
-        write_episode(tmp_path / "demos", replace(episode, observations=observations, embeddings=None))
-    return tmp_path / "demos"
+def with_cameras(episode: Episode, **changes: object) -> Episode:
+    rng = np.random.default_rng(len(episode))
+    images = {name: rng.integers(0, 255, (size, size, 3), np.uint8) for name, size in (("side", 256), ("wrist", 128))}
+    observations = [replace(observation, images=images) for observation in episode.observations]
+    return replace(episode, observations=observations, **changes)
 
 
-def test_two_processes_have_the_parameters_of_one(demos: Path, preset: Preset, tmp_path: Path) -> None:
-    coupled = {"cql_states": 0.5, "bc_successes_only": True, "critic_subset": 1, "max_grad_norm": 1.0}
-    preset_file = tmp_path / "preset.yaml"
-    preset_file.write_text(yaml.safe_dump((preset.model_copy(update=coupled)).model_dump(mode="json")))
-    files = ["--demos", demos, "--task-file", TASK_FILE, "--preset-file", preset_file]
+def assert_one_and_two_agree(folder: Path, script: Path, arguments: Callable[[str], list[object]]) -> None:
+    """Runs the script as one process and as two, each with the arguments for its name; compares their checkpoints."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": "1",
     }
     running = {
-        name: subprocess.Popen(
-            [*launcher, SCRIPT, "train", "offline", *files, "--out", tmp_path / name], env=environment
-        )
+        name: subprocess.Popen([*launcher, script, *map(str, arguments(name))], env=environment)
         for name, launcher in LAUNCHERS.items()
     }
     assert [process.wait() for process in running.values()] == [0, 0]
     states = {}
     for name in running:
-        found = read_newest(tmp_path / name / "checkpoints", print)
+        found = read_newest(folder / name / "checkpoints", print)
         assert found is not None
         states[name] = found[1]
     assert states["one"].keys() == states["two"].keys()
     for name, value in states["one"].items():
         torch.testing.assert_close(states["two"][name], value, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    assert not (tmp_path / "two" / "process-1" / "checkpoints").exists(), "only the first process writes checkpoints"
+    assert not (folder / "two" / "process-1" / "checkpoints").exists(), "only the first process writes checkpoints"
+
+
+COUPLED = {"cql_states": 0.5, "bc_successes_only": True, "critic_subset": 1, "max_grad_norm": 1.0}
+"""What couples the rows of a batch."""
+
+
+def test_two_processes_have_the_parameters_of_one(
+    make_episode: Callable[..., Episode], preset: Preset, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        episode = with_cameras(make_episode(number, mode=Mode.DEMONSTRATION, length=4), embeddings=None)
+        write_episode(tmp_path / "demos", episode)
+    preset_file = tmp_path / "preset.yaml"
+    preset_file.write_text(yaml.safe_dump((preset.model_copy(update=COUPLED)).model_dump(mode="json")))
+    command = [
+        "train",
+        "offline",
+        "--demos",
+        tmp_path / "demos",
+        "--task-file",
+        TASK_FILE,
+        "--preset-file",
+        preset_file,
+    ]
+    assert_one_and_two_agree(tmp_path, SCRIPT, lambda name: [*command, "--out", tmp_path / name])
+
+
+@pytest.mark.parametrize("critic", ["light", "paper"])
+def test_two_processes_have_the_parameters_of_one_after_the_online_stage(
+    make_episode: Callable[..., Episode], preset: Preset, tmp_path: Path, critic: str
+) -> None:
+    for number, mode in ((1, Mode.DEMONSTRATION), (2, Mode.TRAINING), (3, Mode.TRAINING)):
+        bags = tmp_path / ("demos" if mode is Mode.DEMONSTRATION else "episodes")
+        write_episode(bags, with_cameras(make_episode(number, mode=mode, length=4, operator=(1,))))
+    settings = COUPLED | {"critic": critic, "resnet_weights": "random", "crop_bank": 2, "n_step": 2}
+    preset_file = tmp_path / "preset.yaml"
+    preset_file.write_text(yaml.safe_dump((preset.model_copy(update=settings)).model_dump(mode="json")))
+    assert_one_and_two_agree(
+        tmp_path,
+        SCRIPT.with_name("stages_process.py"),
+        lambda name: [TASK_FILE, preset_file, tmp_path, tmp_path / name, "backbone of the tests", 12],
+    )
 
 
 def test_rows_that_cannot_be_shared_out_evenly_are_an_error() -> None:
