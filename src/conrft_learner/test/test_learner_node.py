@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -89,8 +90,8 @@ class Listener:
         self.values = {pair.key: pair.value for status in message.status for pair in status.values}
         self.levels += [status.level for status in message.status]
 
-    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        end = time.monotonic() + TIMEOUT_S
+    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> None:
+        end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, "timed out"
             assert process.poll() is None, f"the learner ended: {process.communicate()[0]}"
@@ -194,6 +195,59 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     for _ in range(2):
         learner.send_signal(signal.SIGINT)
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
+
+
+def test_who_comes_late_gets_the_newest_weights(
+    start: Callable[..., subprocess.Popen[str]], listener: Listener, camera_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    learner = start()
+    for number in (2, 3):
+        write_episode(tmp_path / "episodes", camera_episode(number))
+    listener.wait(lambda: listener.weights is not None and listener.weights.version == 18, learner)
+    got: list[int] = []
+    listener.node.create_subscription(Weights, topics.WEIGHTS, lambda m: got.append(m.version), topics.LATCHED)
+    listener.wait(lambda: bool(got), learner, timeout_s=30)
+    assert got == [18], "and no older ones before"
+
+
+FAKE_WANDB = """
+import json, os, pathlib
+
+class Error(Exception): ...
+
+class Settings:
+    def __init__(self, **settings): ...
+
+class Run:
+    def __init__(self, project): self.project = project
+    def define_metric(self, *names, **options): ...
+    def log(self, figures):
+        with open(os.environ["FAKE_WANDB_FILE"], "a") as file:
+            file.write(json.dumps([self.project, sorted(figures)]) + "\\n")
+    def finish(self): ...
+
+def init(project, **options): return Run(project)
+"""
+
+
+def test_weights_and_biases_is_one_parameter(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "wandb.py").write_text(FAKE_WANDB)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("FAKE_WANDB_FILE", str(tmp_path / "shown"))
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    learner = start(wandb="banana")
+    listener.wait(lambda: listener.weights is not None, learner)
+    shown = [json.loads(line) for line in (tmp_path / "shown").read_text().splitlines()]
+    assert {project for project, _ in shown} == {"banana"}
+    assert any({"update", "offline/bc_loss"} <= set(figures) for _, figures in shown)
 
 
 def test_a_full_disk_pauses_training_and_damages_nothing(
