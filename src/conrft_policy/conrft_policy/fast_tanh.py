@@ -13,7 +13,7 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = x.mul(2).sigmoid_().mul_(2).sub_(1)
+        y = _by_sigmoid(x)
         ctx.save_for_backward(y)
         return y
 
@@ -27,8 +27,14 @@ def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent of ``x``, of any shape, to 2e-7 in single precision."""
     if x.device.type != "cpu":
         return torch.tanh(x)
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _by_sigmoid(x)
     result: Tensor = _Tanh.apply(x)
     return result
+
+
+def _by_sigmoid(x: Tensor) -> Tensor:
+    return x.mul(2).sigmoid_().mul_(2).sub_(1)
 
 
 class Tanh(nn.Module):
