@@ -220,8 +220,8 @@ class Trainer:
         if episode_id not in self.replay or self.replay.is_success(episode_id) == success:
             return False
         if self.replay.is_demonstration(episode_id) and not success:
-            self.replay.remove(episode_id)
             self.journal = [name for name in self.journal if name != episode_id]
+            self.replay.remove(episode_id)
         else:
             self.replay.relabel(episode_id, self._labels(episode_id, success))
         self._changes += 1
