@@ -215,6 +215,17 @@ def test_a_learner_on_another_machine_fetches_what_this_one_serves(environment: 
     assert parameters(started("train", environment, tmp_path)["learner"])["episodes_source"] == "folder"
 
 
+@pytest.mark.parametrize("name", ["train", "learner", "robot"])
+def test_the_learner_is_told_the_project_of_weights_and_biases(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    robot = {"drivers": "none", "learner": "here", "mode": "training"} if name == "robot" else {}
+    plain = started(name, environment, tmp_path, **robot)["learner"]
+    assert parameters(plain)["wandb"] == "", "none, unless it is asked for"
+    told = started(name, environment, tmp_path, wandb="banana", **robot)["learner"]
+    assert parameters(told)["wandb"] == "banana"
+
+
 def test_an_evaluation_is_judged_by_the_simulator_and_by_no_classifier(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

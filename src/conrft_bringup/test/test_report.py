@@ -123,13 +123,15 @@ def test_every_figure_of_the_learner_is_drawn(tmp_path: Path, monkeypatch: pytes
     drawn: list[str] = []
     lines = {"offline": {"td_loss": 1.0, "bc_loss": 0.5}, "online": {"td_loss": 0.1, "q_data": 5.0, "entropy": 0.3}}
     text = "".join(learner_lines(stage, (step,), **lines[stage]) for step, stage in ((50, "offline"), (150, "online")))
-    (tmp_path / "metrics.jsonl").write_text(text + episode_line(1, success_rate=0.5))
+    speed = learner_lines("learner", (150,), updates_per_s=20.0, waiting_episodes=1, weights_version=150)
+    (tmp_path / "metrics.jsonl").write_text(text + episode_line(1, success_rate=0.5) + speed)
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.extend(drawn_labels(figure)))
     assert draw_learner_curves([tmp_path / "metrics.jsonl"], tmp_path / "curves.png")
     assert drawn == [
         "critic: td_loss", "actor: bc_loss", "values: q_data", "success: each episode", "success: newest episodes",
         "interventions: each episode", "episode length: each episode",
-        "staleness of the acting weights: each episode", "entropy: entropy",
+        "staleness of the acting weights: each episode", "speed: updates_per_s",
+        "episodes that wait, updates owed: waiting_episodes", "weights published: weights_version", "entropy: entropy",
     ]  # fmt: skip
 
 

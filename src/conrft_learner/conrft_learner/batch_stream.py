@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 
 from conrft_learner.replay import Batch, Replay
 
@@ -66,6 +67,7 @@ class BatchStream:
 
     def __enter__(self) -> BatchStream:
         if self._thread is not None:
+            torch.get_num_threads()  # settles this thread's own, before the other one sets its
             self._thread.start()
         return self
 
@@ -93,6 +95,7 @@ class BatchStream:
         return drawn.batch
 
     def _work(self) -> None:
+        torch.set_num_threads(1)  # of this thread: it is one core's work
         rng = np.random.Generator(type(self._rng.bit_generator)())
         rng.bit_generator.state = self._rng.bit_generator.state
         made = 0

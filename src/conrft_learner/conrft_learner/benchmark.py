@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -18,7 +19,9 @@ import torch
 
 from conrft_learner import critic_comparison
 from conrft_learner.agent import HilConRFT, Objective
+from conrft_learner.critic_comparison import Duration, duration, median
 from conrft_learner.heap import keep_freed_memory
+from conrft_learner.ingest_benchmark import bag_ingest_steps_per_s
 from conrft_learner.networks import Networks
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Replay
@@ -27,6 +30,7 @@ from conrft_policy.consistency_head import HeadConfig
 BATCH = 256
 EPISODES = 60
 EPISODE_LENGTH = 50
+LONG_EPISODE = 499
 WARM_UP = 100  # updates: how much work the Monte-Carlo bound saves depends on how far the critic is
 
 
@@ -40,7 +44,9 @@ def learner(argv: list[str]) -> int:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        replay = _filled(Path(folder), args.embedding_dim)
+        capacity = EPISODES * (EPISODE_LENGTH + 1)
+        replay = Replay(Path(folder), capacity=capacity, embedding_dim=args.embedding_dim)
+        _fill(replay, args.embedding_dim, EPISODES, EPISODE_LENGTH)
         cases = {
             "stable": _updates(args, replay, cql_alpha=0.1, cql_actions=4, cql_states=0.5),
             "paper_online": _updates(args, replay, cql_alpha=0.0),
@@ -71,46 +77,68 @@ def _comparisons(args: argparse.Namespace) -> dict[str, object]:
 
 
 def replay(argv: list[str]) -> int:
-    """Measures drawing and gathering a batch of 256, half demonstrations, and storing episodes.
+    """Measures a batch of 256, half demonstrations, out of many frames, and storing episodes of 50 steps.
 
-    ``features`` is the same with the feature maps of two cameras, which are given: computing them is measured by
-    ``conrft bench learner``.
+    All of it is with the feature maps of two cameras, but for ``light_sample_ms``. ``ingest_steps_per_s`` is storing
+    alone, the maps given; ``ingest_bag_steps_per_s`` is the whole way from bags on the disk, for the light critic and
+    for the paper's, whose maps are computed on it.
     """
     args = _arguments("conrft bench replay", argv)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    # Long episodes fill the replay faster; what is measured is stored behind them.
+    long = max(0, math.ceil((args.frames - EPISODES * (EPISODE_LENGTH + 1)) / (LONG_EPISODE + 1)))
+    capacity = long * (LONG_EPISODE + 1) + EPISODES * (EPISODE_LENGTH + 1)
     with tempfile.TemporaryDirectory() as folder:
-        store = _filled(Path(folder), args.embedding_dim)
-        sample_s = _sample_s(args, store)
-    rng = np.random.default_rng(0)
-    maps = critic_comparison.noise_maps(rng, EPISODE_LENGTH + 1)
+        store = Replay(Path(folder), capacity=capacity, embedding_dim=args.embedding_dim)
+        _fill(store, args.embedding_dim, capacity // (LONG_EPISODE + 1), LONG_EPISODE)
+        light = _sample(args, store)
     with tempfile.TemporaryDirectory() as folder:
-        store = critic_comparison.open_paper_replay(Path(folder), EPISODES * (EPISODE_LENGTH + 1))
-        ingest_s = []
-        for number in range(EPISODES):
-            episode = critic_comparison.noise_episode(rng, number, EPISODE_LENGTH)
-            start = time.perf_counter()
-            store.add(episode, maps)
-            ingest_s.append(time.perf_counter() - start)
-        features_s = _sample_s(args, store)
+        store = critic_comparison.open_paper_replay(Path(folder), capacity, args.embedding_dim)
+        _fill(store, args.embedding_dim, long, LONG_EPISODE)
+        ingest_s = _fill(store, args.embedding_dim, EPISODES, EPISODE_LENGTH, first=long)
+        sample = _sample(args, store)
+    with tempfile.TemporaryDirectory() as folder:
+        bags = bag_ingest_steps_per_s(Path(folder))
     result = {
-        "sample_ms": round(1e3 * sample_s, 4),
-        "features_sample_ms": round(1e3 * features_s, 3),
+        "sample_ms": round(1e3 * sample.wall_s, 3),
+        "sample_cpu_ms": round(1e3 * sample.cpu_s, 3),
+        "light_sample_ms": round(1e3 * light.wall_s, 4),
         "ingest_steps_per_s": round(EPISODE_LENGTH / statistics.median(ingest_s), 1),
+        "ingest_bag_steps_per_s": bags,
         "batch": BATCH,
-        "cameras": len(maps),
+        "frames": capacity,
+        "cameras": len(critic_comparison.CAMERAS),
         "crop_bank": critic_comparison.CROP_BANK,
     }
-    _print(args, f"one batch of {BATCH}: {1e3 * sample_s:.3f} ms, with two cameras' features {1e3 * features_s:.2f} ms")
-    _print(args, f"storing episodes with two cameras' features: {result['ingest_steps_per_s']} steps/s")
+    _print(args, f"one batch of {BATCH} out of {capacity} frames: {1e3 * sample.wall_s:.2f} ms with two cameras")
+    _print(args, f"and {1e3 * light.wall_s:.3f} ms without; storing them: {result['ingest_steps_per_s']} steps/s")
+    _print(args, f"the whole way from bags, by critic: {bags} steps/s")
     print(json.dumps(result))
     return 0
 
 
-def _sample_s(args: argparse.Namespace, store: Replay) -> float:
-    batch, rng = store.batch(BATCH), np.random.default_rng(0)
-    return _median_s(
-        lambda: store.gather(store.draw(BATCH, 0.5, rng), batch, store.draw_versions(BATCH, rng)), args.seconds
-    )
+def _fill(store: Replay, embedding_dim: int, episodes: int, length: int, *, first: int = 0) -> list[float]:
+    """Stores episodes of noise, with feature maps where the replay has any; seconds of each."""
+    rng = np.random.default_rng(0)
+    maps = critic_comparison.noise_maps(rng, length + 1) if store.extra else None
+    times = []
+    for number in range(first, first + episodes):
+        episode = critic_comparison.noise_episode(rng, number, length, embedding_dim=embedding_dim)
+        start = time.perf_counter()
+        store.add(episode, maps)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _sample(args: argparse.Namespace, store: Replay) -> Duration:
+    batch, rng, durations = store.batch(BATCH), np.random.default_rng(0), list[Duration]()
+    end = time.perf_counter() + args.seconds
+    while time.perf_counter() < end:
+        durations.append(
+            duration(lambda: store.gather(store.draw(BATCH, 0.5, rng), batch, store.draw_versions(BATCH, rng)))
+        )
+    return median(durations)
 
 
 def _arguments(name: str, argv: list[str]) -> argparse.Namespace:
@@ -121,6 +149,7 @@ def _arguments(name: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="reference updates of each kind (default: %(default)s)")
     parser.add_argument("--backbone", default="octo-nano", help="recomputed for `light` (default: %(default)s)")
     parser.add_argument("--no-reference", action="store_true", help="leave the slow reference out")
+    parser.add_argument("--frames", type=int, default=50_000, help="in the replay (default: %(default)s)")
     parser.add_argument("--embedding-dim", type=int, default=128, help="of the backbone (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -128,15 +157,6 @@ def _arguments(name: str, argv: list[str]) -> argparse.Namespace:
 def _print(args: argparse.Namespace, line: str) -> None:
     if not args.json:
         print(line)
-
-
-def _filled(folder: Path, embedding_dim: int) -> Replay:
-    """A replay of noise, half of it demonstrations."""
-    store = Replay(folder, capacity=EPISODES * (EPISODE_LENGTH + 1), embedding_dim=embedding_dim)
-    rng = np.random.default_rng(0)
-    for number in range(EPISODES):
-        store.add(critic_comparison.noise_episode(rng, number, EPISODE_LENGTH, embedding_dim=embedding_dim))
-    return store
 
 
 def _updates(args: argparse.Namespace, store: Replay, *, cql_alpha: float, **settings: float) -> float:

@@ -1,6 +1,7 @@
 """Checkpoints: folders ``step-NNNNNNNNN``, written beside their place and renamed, verified at load.
 
-The link ``best`` beside them names one that stays. safetensors and JSON only, so that reading one can never run code.
+The link ``best`` beside them names one that stays; a damaged one lies beside them as ``.damaged-step-NNNNNNNNN``, for a
+person. safetensors and JSON only, so that reading one can never run code.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from conrft_data.durable_files import publish, sync_tree
 TENSORS = "state.safetensors"
 STATE = "state.json"
 PREFIX = "step-"
+REPLACED = ".old"  # while its replacement gets its name
 BEST = "best"
 FOLDER = "checkpoints"  # of a run folder
 
@@ -34,12 +36,13 @@ def write_checkpoint(
 ) -> Path:
     """Writes ``folder/step-<step>``, with further ``files`` by name.
 
-    A checkpoint of the same step is replaced. After a crash at any moment, what has its final name is complete.
+    A checkpoint of the same step is replaced. After a crash at any moment, all that :func:`checkpoints` finds is
+    complete, and the newest of it is this one or the one before.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{PREFIX}{step:09d}"
     temporary = folder / f".tmp-{final.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_leftovers(folder)
     temporary.mkdir()
     data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     text = json.dumps(state, sort_keys=True)
@@ -51,10 +54,21 @@ def write_checkpoint(
     for name, content in {**files, TENSORS: data, STATE: json.dumps(envelope).encode()}.items():
         (temporary / name).write_bytes(content)
     sync_tree(temporary)
+    replaced = final.with_name(final.name + REPLACED)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(replaced)
     publish(temporary, final)
+    shutil.rmtree(replaced, ignore_errors=True)
     return final
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a crash left: checkpoints half written, and those that were replaced."""
+    for path in folder.glob(f".tmp-{PREFIX}*"):
+        shutil.rmtree(path)
+    for path in folder.glob(f"{PREFIX}*{REPLACED}"):
+        if path.with_suffix("").exists():
+            shutil.rmtree(path)
 
 
 def mark_best(checkpoint: Path) -> None:
@@ -75,7 +89,8 @@ def remove_old(folder: Path, *, keep: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir()) if folder.is_dir() else []
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.is_dir()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (path.with_suffix("").name, path.suffix != REPLACED))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -92,16 +107,28 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return load_tensors(data), json.loads(text)
 
 
-def read_newest(folder: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint that is whole; each damaged one on the way is reported by name. None when there is none."""
+def read_newest(
+    folder: Path, report: Callable[[str], None], *, set_aside: bool = False
+) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint that is whole; each damaged one on the way is reported by name. None when there is none.
+
+    ``set_aside``: renames the damaged ones, so that they do not count among the newest that are kept.
+    """
     for path in reversed(checkpoints(folder)):
         try:
             tensors, state = read_checkpoint(path)
         except CheckpointDamaged as error:
-            report(f"{error}; the one before it is used")
+            kept = f" and it is kept as {_set_aside(path).name}" if set_aside else ""
+            report(f"{error}; the one before it is used{kept}")
             continue
         return path, tensors, state
     return None
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f".damaged-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return path.rename(aside)
 
 
 def read_chosen(path: Path, report: Callable[[str], None]) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:

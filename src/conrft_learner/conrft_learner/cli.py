@@ -23,7 +23,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="image encoder of the paper's critic: safetensors file, or 'random' (default: what the preset names)",
     )
     offline.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    offline.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0: torch's choice")
+    offline.add_argument("--threads", type=int, default=0, help="cores that training uses; 0: torch's choice")
     offline.add_argument(
         "--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write TensorBoard files too"
     )

@@ -73,12 +73,12 @@ class Comparison:
         recomputed: list[Duration] = []
         self._update(objective, recompute=False)
         for _ in range(self._sizes.rounds):
-            recomputed.append(_duration(lambda: self._update(objective, recompute=True)))
+            recomputed.append(duration(lambda: self._update(objective, recompute=True)))
             end = time.perf_counter() + self._sizes.seconds
             least = len(stored) + LEAST_UPDATES
             while time.perf_counter() < end or len(stored) < least:
-                stored.append(_duration(lambda: self._update(objective, recompute=False)))
-        fast, slow = _median(stored), _median(recomputed)
+                stored.append(duration(lambda: self._update(objective, recompute=False)))
+        fast, slow = median(stored), median(recomputed)
         return {
             "updates_per_s": round(1 / fast.wall_s, 2),
             "reference_updates_per_s": round(1 / slow.wall_s, 4),
@@ -130,10 +130,10 @@ def light_comparison(folder: Path, sizes: Sizes, backbone_name: str) -> dict[str
     return Comparison(stage, replay, RecomputedEmbeddings(backbone, everywhere, first), sizes).run()
 
 
-def open_paper_replay(folder: Path, capacity: int) -> Replay:
+def open_paper_replay(folder: Path, capacity: int, embedding_dim: int = 1) -> Replay:
     """A replay with two cameras' feature maps in a bank of crops."""
     field = FrameField(MAP_SHAPE, MAP_TYPE, CROP_BANK)
-    return Replay(folder, capacity=capacity, embedding_dim=1, extra=dict.fromkeys(CAMERAS, field))
+    return Replay(folder, capacity=capacity, embedding_dim=embedding_dim, extra=dict.fromkeys(CAMERAS, field))
 
 
 def noise_maps(rng: np.random.Generator, frames: int) -> dict[str, Maps]:
@@ -176,11 +176,13 @@ def _noise(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> Fram
     return rng.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
 
 
-def _duration(action: Callable[[], object]) -> Duration:
+def duration(action: Callable[[], object]) -> Duration:
+    """Of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     action()
     return Duration(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _median(durations: list[Duration]) -> Duration:
+def median(durations: list[Duration]) -> Duration:
+    """Of wall and CPU time, each for itself."""
     return Duration(statistics.median(d.wall_s for d in durations), statistics.median(d.cpu_s for d in durations))

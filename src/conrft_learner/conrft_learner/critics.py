@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from conrft_learner.resnet10 import CHANNELS, POSITIONS
 from conrft_policy.consistency_head import LAYER_NORM_EPS, Activation, ProprioEncoder, xavier_linear
+from conrft_policy.fast_tanh import Tanh, tanh
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
+    "tanh": tanh,
     "silu": functional.silu,
     "relu": functional.relu,
     "mish": functional.mish,
@@ -196,7 +197,7 @@ class CameraEncoder(nn.Sequential):
         bottleneck = nn.Linear(channels * sums, latent)
         _lecun_normal(bottleneck.weight, channels * sums)
         nn.init.zeros_(bottleneck.bias)
-        super().__init__(embeddings, bottleneck, nn.LayerNorm(latent, eps=LAYER_NORM_EPS), nn.Tanh())
+        super().__init__(embeddings, bottleneck, nn.LayerNorm(latent, eps=LAYER_NORM_EPS), Tanh())
 
 
 class PaperCritic(nn.Module):

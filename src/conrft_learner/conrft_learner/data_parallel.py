@@ -19,11 +19,13 @@ class DataParallel:
     Attributes:
         rank: number of this process, from 0; the first one writes what a run leaves behind.
         world: number of processes.
+        device: of this process's networks.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | str = "cpu") -> None:
         """With ``world`` above 1 the process group must be there already; see :func:`join`."""
         self.rank, self.world = rank, world
+        self.device = torch.device(device)
 
     def shard(self, rows: int) -> slice:
         """This process's rows of a batch of ``rows``; raises ValueError where they cannot be shared out evenly."""
@@ -58,17 +60,27 @@ class DataParallel:
         """Means of the figures over the processes."""
         if self.world == 1 or not figures:
             return figures
-        return dict(zip(figures, self.mean(torch.tensor(list(figures.values()))).tolist(), strict=True))
+        values = torch.tensor(list(figures.values()), device=self.device)  # NCCL takes nothing from the CPU
+        return dict(zip(figures, self.mean(values).tolist(), strict=True))
+
+
+def own_device(device: torch.device | str) -> torch.device:
+    """The device of this process: of ``cuda`` without a number the GPU of its place among those on this machine."""
+    device, place = torch.device(device), os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(place)) if device == torch.device("cuda") and place is not None else device
 
 
 def join(device: torch.device | str) -> DataParallel:
     """This process's place among those that ``torchrun`` started; alone where it was not started so.
 
-    Processes on CPUs talk through gloo, on GPUs through NCCL.
+    Processes on CPUs talk through gloo, on GPUs, one for each, through NCCL. Call it before networks are made, and make
+    them on its ``device``.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    device, world = own_device(device), int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return DataParallel()
+        return DataParallel(device=device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
-    return DataParallel(distributed.get_rank(), world)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return DataParallel(distributed.get_rank(), world, device)

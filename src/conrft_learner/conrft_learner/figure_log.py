@@ -30,7 +30,8 @@ class FigureLog:
     ) -> None:
         """Appends to ``folder/metrics.jsonl``, one line every ``every`` updates.
 
-        ``sinks`` are given every line too, and are closed with this; ``report`` is told when one of them fails.
+        ``sinks`` are given every line too, and are closed with this; ``report`` is told when one of them begins to
+        fail, which is tried again with each line.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
@@ -39,6 +40,7 @@ class FigureLog:
         self._counts: dict[str, int] = {}
         self._updates = 0
         self._sinks = list(sinks)
+        self._failing: set[str] = set()
         self._report = report
         self.latest: Figures = {}
 
@@ -80,7 +82,10 @@ class FigureLog:
     def close(self) -> None:
         """Closes the sinks."""
         for sink in self._sinks:
-            sink.close()
+            try:
+                sink.close()
+            except Exception as error:  # as in `_show`
+                self._report(f"{sink.name} has not got the last figures: {error}")
         self._sinks = []
 
     def _append(self, line: str) -> None:
@@ -96,9 +101,11 @@ class FigureLog:
                 raise
 
     def _show(self, stage: str, step: int, figures: Figures) -> None:
-        for sink in tuple(self._sinks):
+        for sink in self._sinks:
             try:
                 sink.add(stage, step, figures)
+                self._failing.discard(sink.name)
             except Exception as error:  # whatever it is: it must not stop the training
-                self._sinks.remove(sink)
-                self._report(f"{sink.name} gets no more figures: {error}")
+                if sink.name not in self._failing:
+                    self._report(f"{sink.name} gets no figures: {error}")
+                self._failing.add(sink.name)

@@ -53,13 +53,16 @@ class TensorBoard:
 
     def add(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
         """Writes each figure under ``stage/name``."""
-        if self._writer is None:
+        # A writer whose disk was full once writes nothing more: the next figures begin another file.
+        writer, self._writer = self._writer, None
+        if writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             # A run that goes on from a checkpoint does some updates again: theirs replace the old ones.
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+            writer = SummaryWriter(str(self._folder), purge_step=step)
         for name, value in figures.items():
-            self._writer.add_scalar(f"{stage}/{name}", value, step)
+            writer.add_scalar(f"{stage}/{name}", value, step)
+        self._writer = writer
 
     def close(self) -> None:
         """Closes the file."""

@@ -70,10 +70,12 @@ class ImageFeatures:
     @torch.inference_mode()
     def _encode_views(self, views: list[Frames]) -> Maps:
         pixels = torch.from_numpy(np.stack(views)).to(self._device)
-        maps = self._encoder(resized(pixels)).contiguous().flatten(2)
+        maps = self._encoder(resized(pixels)).contiguous().flatten(2).half()
         if not torch.isfinite(maps).all():
-            raise ValueError("the image encoder gives numbers that are not finite: its weights are damaged")
-        return maps.half().cpu().numpy()
+            raise ValueError(
+                "the image encoder gives numbers that half precision does not hold: its weights are damaged"
+            )
+        return maps.cpu().numpy()
 
     def _views(self, episode_id: str, camera: str, frames: Frames) -> Callable[[int], Frames]:
         """View i: crop ``i % K`` of frame ``i // K``."""

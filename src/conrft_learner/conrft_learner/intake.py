@@ -15,6 +15,7 @@ from conrft_data.bags.listing import METADATA_FILE
 from conrft_data.types import Episode, Float32, Image
 from conrft_learner.embedding_cache import cached
 from conrft_learner.trainer import EpisodeRefused, Trainer
+from conrft_policy.backbone import BackboneError
 
 
 class EpisodeEncoder(Protocol):
@@ -34,7 +35,9 @@ class EpisodeIntake:
     """Watches the folders of demonstrations and of online episodes.
 
     Attributes:
-        refused: why an episode was not taken, by its name; it is not tried again.
+        refused: why an episode was not taken, by its name; it is not tried again before its label changes.
+        empty: names of the episodes that ended at their first observation: there is nothing to take, and nothing wrong.
+        unread: why the newest label of an episode is not known, by its name; it is tried again.
         last_handled: the online episode that was taken or refused last, but never an older one of the same session.
     """
 
@@ -45,6 +48,8 @@ class EpisodeIntake:
         self._demos_dir, self._episodes_dir = demos_dir, episodes_dir
         self._labels: dict[Path, int] = {}
         self.refused: dict[str, str] = {}
+        self.empty: set[str] = set()
+        self.unread: dict[str, str] = {}
         self.last_handled = trainer.last_online_episode
 
     def waiting_demonstrations(self) -> list[Path]:
@@ -56,18 +61,20 @@ class EpisodeIntake:
         return self._new(self._episodes_dir)
 
     def take(self, bag: Path) -> bool:
-        """Reads a bag into the trainer; false when it was refused, with the reason in ``refused``."""
+        """Reads a bag into the trainer; false when there is nothing in it, or it was refused, as ``refused`` says."""
         self._note_handled(bag)
-        labelled = label_time(bag)  # before it is read: a label that comes meanwhile is then seen as a new one
+        self._labels[bag] = label_time(bag)  # before it is read: a label that comes meanwhile is seen as a new one
         try:
             episode = read_episode(bag, self._trainer.task)
+            if not len(episode):
+                self.empty.add(bag.name)
+                return False
             self._trainer.check_learnable(episode)  # before minutes go into embeddings that nobody reads
             self._trainer.ingest(episode, self._embeddings(bag, episode))
-        except (BagError, EpisodeRefused) as error:
+        except (BagError, EpisodeRefused, BackboneError) as error:
             self.refused[bag.name] = str(error)
             self._trainer.report(f"refused: {error}")
             return False
-        self._labels[bag] = labelled
         return True
 
     def _note_handled(self, bag: Path) -> None:
@@ -77,29 +84,38 @@ class EpisodeIntake:
             self.last_handled = bag.name
 
     def apply_labels(self) -> list[str]:
-        """Brings labels written after their episode was taken into the replay; returns the names of those episodes."""
+        """Brings labels written after their episode was taken into the replay; returns the names of those episodes.
+
+        A refused episode that was labelled since is tried again by whoever asks for those that wait.
+        """
         changed = []
         for folder in (self._demos_dir, self._episodes_dir):
             for name in folder_names(folder):
                 bag = Path(folder or "") / name
                 time = label_time(bag)
-                if time == self._labels.get(bag, 0) or name not in self._trainer.replay:
+                if time == self._labels.get(bag, 0):
                     continue
-                self._labels[bag] = time
-                if self._apply(bag):
+                self.refused.pop(name, None)
+                if self._apply(bag, time):
                     changed.append(name)
         return changed
 
-    def _apply(self, bag: Path) -> bool:
+    def _apply(self, bag: Path, time: int) -> bool:
+        """Whether the label, written at ``time``, changes anything; one that cannot be read is not done with."""
         try:
             label = read_label(bag)
         except BagError as error:
-            self._trainer.report(str(error))
+            if self.unread.get(bag.name) != str(error):
+                self._trainer.report(str(error))
+            self.unread[bag.name] = str(error)
             return False
-        return label is not None and self._trainer.relabel(bag.name, label.outcome)
+        changes = label is not None and self._trainer.relabel(bag.name, label.outcome)
+        self.unread.pop(bag.name, None)
+        self._labels[bag] = time
+        return changes
 
     def _new(self, folder: Path | None) -> list[Path]:
-        known = (set(self._trainer.journal) - self._trainer.lost) | set(self.refused)
+        known = (set(self._trainer.journal) - self._trainer.lost) | set(self.refused) | self.empty
         names = sorted(name for name in folder_names(folder) if name not in known)
         return [bag for name in names if (bag := Path(folder or "") / name, (bag / METADATA_FILE).is_file())[1]]
 

@@ -170,7 +170,9 @@ class Networks:
             for i, parameter in enumerate(parameters):
                 if f"{name}.{i}.step" in tensors:
                     optimiser.state[parameter] = {
-                        key: tensors[f"{name}.{i}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                        # To the parameter's device, the step too: fused Adam asks for it.
+                        key: tensors[f"{name}.{i}.{key}"].to(parameter.device, copy=True)
+                        for key in ("step", "exp_avg", "exp_avg_sq")
                     }
 
     def _modules(self) -> dict[str, nn.Module]:

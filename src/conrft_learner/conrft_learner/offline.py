@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from conrft_data.config import TaskConfig, load_config
 from conrft_learner.data_parallel import join
 from conrft_learner.figure_sinks import FigureSink, open_sinks
@@ -45,8 +47,10 @@ def train_offline(
     """
     started = time.monotonic()
     task, preset = load_config(TaskConfig, task_file), load_preset(preset_file, resnet_weights)
-    encoder = load_backbone(backbone, task.instruction, device=device)
+    preset, threads = within_cores(preset, torch.get_num_threads())
+    torch.set_num_threads(threads)
     parallel = join(device)
+    encoder = load_backbone(backbone, task.instruction, device=parallel.device)
     sinks: list[FigureSink] = []
     if parallel.rank == 0:
         config = run_config(preset, task, encoder.fingerprint, seed)
@@ -58,7 +62,7 @@ def train_offline(
         task,
         seed,
         out,
-        device=device,
+        device=parallel.device,
         sinks=sinks,
         report=print if parallel.rank == 0 else lambda sentence: None,
         parallel=parallel,
@@ -68,10 +72,11 @@ def train_offline(
     intake = EpisodeIntake(trainer, encoder, demos, None)
     _ingest(trainer, intake, demos)
     try:
-        trainer.offline(_Progress(trainer.offline_step) if trainer.first else None)
-        trainer.save()
+        trainer.offline(_Progress(trainer) if trainer.first else None)
+        if trainer.unsaved:
+            trainer.save()
     finally:
-        trainer.log.close()
+        trainer.close()
     if trainer.first:
         _write_summary(trainer, intake, time.monotonic() - started)
     return 0
@@ -81,6 +86,16 @@ def load_preset(file: Path | str, resnet_weights: str | None) -> Preset:
     """A preset, its image encoder's weights replaced where others are named; ConfigError when it is wrong."""
     preset = load_config(Preset, file)
     return preset.model_copy(update={"resnet_weights": resnet_weights}) if resnet_weights else preset
+
+
+def within_cores(preset: Preset, cores: int) -> tuple[Preset, int]:
+    """The preset, and torch's threads, with which a learner keeps to so many cores.
+
+    The thread that makes batches ahead is one of them; where there is one only, no batch is made ahead.
+    """
+    if not preset.prefetch_batches:
+        return preset, cores
+    return (preset, cores - 1) if cores > 1 else (preset.model_copy(update={"prefetch_batches": 0}), 1)
 
 
 def run_config(preset: Preset, task: TaskConfig, backbone_fingerprint: str, seed: int) -> dict[str, Any]:
@@ -121,9 +136,9 @@ def _write_summary(trainer: Trainer, intake: EpisodeIntake, wall_s: float) -> No
 class _Progress:
     """One line that is rewritten every two seconds; elsewhere than on a terminal a line now and then."""
 
-    def __init__(self, first_step: int) -> None:
-        """``first_step``: updates that an earlier process did."""
-        self._first = first_step
+    def __init__(self, trainer: Trainer) -> None:
+        """The updates that ``trainer`` has done already, an earlier process did."""
+        self._log, self._first = trainer.log, trainer.offline_step
         self._started = self._last = time.monotonic()
         self._period = PROGRESS_PERIOD_S if sys.stdout.isatty() else QUIET_S
 
@@ -133,6 +148,7 @@ class _Progress:
             return
         self._last = now
         rate = (step - self._first) / max(now - self._started, 1e-9)
+        self._log.write("learner", step, {"updates_per_s": round(rate, 3)})
         _progress(offline_line(step, total, rate, figures), last=step == total, always=True)
 
 

@@ -1,7 +1,8 @@
 """The official way, kept as the reference that the learner's speed is compared with.
 
 The official code stores images and runs the frozen networks on them in every update. This module does the same with
-this project's own networks; nothing but the benchmark uses it.
+this project's own networks. Nothing but ``conrft bench learner`` uses it; it is beside that, and not in ``bench/``,
+because an installed package has no ``bench/``.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from conrft_learner.transitions import EpisodeFrames, Labels
 Indices = NDArray[np.int64]
 Array = NDArray[Any]
 Pool = Literal["demonstrations", "online"]
-IMMUTABLE = ("embedding", "proprio", "action")
 
 
 class ReplayError(ValueError):
@@ -177,15 +176,17 @@ class Replay:
             extra: rows ``(T+1, bank, ...)`` of each further field.
 
         Raises:
-            ReplayError: it cannot fit, because demonstrations fill the replay or it is longer than the whole.
+            ReplayError: it cannot fit, because demonstrations fill the replay or it is longer than the whole; the
+                replay is as it was.
             OSError: the disk is full; the replay is as it was.
         """
         if episode.episode_id in self:
             return
-        start = self._old_place(episode)
-        known = start is not None
-        start = self._make_room(len(episode) + 1) if start is None else start
+        old_place = self._old_place(episode)
+        start, leaving = self._room(len(episode) + 1) if old_place is None else (old_place, [])
         self._reserve(start, len(episode) + 1)
+        for name in leaving:
+            del self._episodes[name]
         rows = slice(start, start + len(episode) + 1)
         transitions = slice(start, start + len(episode))
         self._store["embedding"][rows] = episode.embeddings
@@ -202,14 +203,27 @@ class Replay:
         stored = StoredEpisode(episode.episode_id, start, len(episode), episode.demonstration, 0)
         stored.checksum = self._checksum(stored)
         self._episodes[episode.episode_id] = stored
-        if known:
+        if old_place is not None:
             self._restore_order()
         self._pools = None
         self._save_episodes()
 
     def relabel(self, episode_id: str, labels: Labels) -> None:
         """Replaces rewards, returns and terminal flags of a stored episode, for example after an operator's veto."""
-        self._write_labels(self._episodes[episode_id].start, labels)
+        stored = self._episodes[episode_id]
+        self._write_labels(stored.start, labels)
+        stored.checksum = self._checksum(stored)
+        self._save_episodes()
+
+    def remove(self, episode_id: str) -> None:
+        """Forgets a stored episode."""
+        del self._episodes[episode_id]
+        self._pools = None
+        self._save_episodes()
+
+    def is_demonstration(self, episode_id: str) -> bool:
+        """Whether all of the stored episode counts as demonstration."""
+        return self._episodes[episode_id].demonstration
 
     def interventions(self, episode_id: str) -> NDArray[np.bool_]:
         """``(T,)``: true where the operator moved the arm."""
@@ -325,9 +339,9 @@ class Replay:
         batch["mask"][:] = bootstraps * self._discount ** (steps - 1.0)
         return indices + steps
 
-    def demonstration_frames(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of the demonstrations."""
-        rows = [np.arange(e.start, e.end) for e in self._episodes.values() if e.demonstration]
+    def frames(self, *, demonstrations: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embeddings ``(N, D)`` and proprioception ``(N, P)`` of every frame of demonstrations, or of the others."""
+        rows = [np.arange(e.start, e.end) for e in self._episodes.values() if e.demonstration == demonstrations]
         index = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
         return np.array(self._store["embedding"][index]), np.array(self._store["proprio"][index])
 
@@ -399,10 +413,10 @@ class Replay:
         )
 
     def _checksum(self, stored: StoredEpisode) -> int:
-        """Of what no relabelling changes."""
+        """Of all its rows in all fields."""
         checksum = 0
-        for name in (*IMMUTABLE, *self.extra):
-            rows = np.ascontiguousarray(self._store[name][stored.start : stored.end])
+        for store in self._store.values():
+            rows = np.ascontiguousarray(store[stored.start : stored.end])
             checksum = zlib.crc32(rows.data.cast("B"), checksum)
         return checksum
 
@@ -425,22 +439,24 @@ class Replay:
         rank = {name: number for number, name in enumerate(self._places)}
         self._episodes = dict(sorted(self._episodes.items(), key=lambda item: rank.get(item[0], len(rank))))
 
-    def _make_room(self, frames: int) -> int:
-        """First frame of a free piece; the oldest online episodes go until there is one."""
+    def _room(self, frames: int) -> tuple[int, list[str]]:
+        """First frame of a free piece, and the oldest online episodes that must go for it; none has gone yet."""
+        staying, leaving = dict(self._episodes), list[str]()
         while True:
             free = 0
-            for stored in sorted(self._episodes.values(), key=lambda e: e.start):
+            for stored in sorted(staying.values(), key=lambda e: e.start):
                 if stored.start - free >= frames:
-                    return free
+                    return free, leaving
                 free = stored.end
             if self.capacity - free >= frames:
-                return free
-            oldest = next((e.episode_id for e in self._episodes.values() if not e.demonstration), None)
+                return free, leaving
+            oldest = next((e.episode_id for e in staying.values() if not e.demonstration), None)
             if oldest is None:
                 raise ReplayError(
                     f"no room for {frames} frames: the replay holds {self.capacity}, and demonstrations stay in it"
                 )
-            del self._episodes[oldest]
+            del staying[oldest]
+            leaving.append(oldest)
 
     def _pool(self, pool: Pool) -> Indices:
         if self._pools is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from conrft_data.bags.writer import lock_folder
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Episode, Float32, Mode, Outcome
 from conrft_learner import checkpoints
@@ -24,7 +27,7 @@ from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.recent_episodes import EpisodeRecord, RecentEpisodes
 from conrft_learner.replay import Batch, FrameField, Replay
-from conrft_learner.transitions import frames_from_episode, labels
+from conrft_learner.transitions import Labels, frames_from_episode, labels
 from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
 from conrft_policy.policy_weights import POLICY_FILE, PolicyWeights, architecture_fingerprint, pack
 from conrft_policy.policy_weights import save as save_weights
@@ -39,12 +42,21 @@ def _never() -> bool:
     return False
 
 
+def _means(figures: Sequence[Figures]) -> Figures:
+    """Each figure's mean over those that have it."""
+    found: dict[str, list[float]] = {}
+    for part in figures:
+        for name, value in part.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
 class EpisodeRefused(ValueError):
     """An episode that must not be learned from; the text says why."""
 
 
 class TrainingDiverged(ValueError):
-    """A loss is not finite; the text names it. Nothing of it was saved."""
+    """A loss or what was trained is not finite; the text names it. Nothing of it was saved, nor will be."""
 
 
 class Trainer:
@@ -62,7 +74,6 @@ class Trainer:
         lost: those of them whose frames did not survive a crash; ingesting one again counts for nothing else.
         owed: online updates that the ingested transitions are worth, a fraction included.
         recent: figures of the newest training episodes.
-        best: their highest share of successes without a take-over at a checkpoint; the link ``best`` names it.
     """
 
     def __init__(
@@ -79,7 +90,7 @@ class Trainer:
         report: Callable[[str], None] = print,
         parallel: DataParallel | None = None,
     ) -> None:
-        """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``.
+        """Starts a fresh run in memory; :meth:`restore` continues the one in ``run_dir``, which is ours until it ends.
 
         Args:
             preset: settings of both stages.
@@ -95,8 +106,8 @@ class Trainer:
                 and figures.
 
         Raises:
-            ValueError: the weights of the critic's image encoder are missing or do not fit, or a batch cannot be shared
-                out to the processes.
+            ValueError: another learner works in ``run_dir``, the weights of the critic's image encoder are missing or
+                do not fit, or a batch cannot be shared out to the processes.
         """
         self.preset, self.head_config, self.task, self.seed = preset, head_config, task, seed
         self.backbone_fingerprint = backbone_fingerprint
@@ -104,6 +115,7 @@ class Trainer:
         self.report = report
         self.discount = task.discount if preset.discount is None else preset.discount
         self.parallel = parallel or DataParallel()
+        self._release = self._take_hold()
         self.image_features = self._load_image_features(device)
         self.networks = Networks(preset, head_config, seed, device, cameras=tuple(task.cameras))
         self.generator = torch.Generator(device=device)
@@ -117,11 +129,14 @@ class Trainer:
         self.journal: list[str] = []
         self.lost: set[str] = set()
         self.offline_step = self.online_updates = self.online_episodes = 0
+        self._inherited_updates = 0  # of the checkpoint that this run began from
         self.last_online_episode = ""
         self.owed = 0.0
         self.recent = RecentEpisodes(preset.best_episodes)
-        self.best = 0.0
+        self._best_episodes = RecentEpisodes(preset.best_episodes)
         self._scaled = not preset.scale_inputs
+        self._diverged = ""  # how
+        self._changes = 0  # episodes taken in and relabelled by this process
         self._saved = self._progress()
         self._buffers: dict[str, list[Batch]] = {}
 
@@ -146,6 +161,16 @@ class Trainer:
         return self.offline_step + self.online_updates
 
     @property
+    def begun(self) -> bool:
+        """Whether this run has trained, restarts included; the run that it started from does not count."""
+        return self.updates > self._inherited_updates
+
+    @property
+    def best(self) -> float:
+        """Highest share of successes without a take-over at a checkpoint, as labelled now; the link best names it."""
+        return self._best_episodes.figures().get("autonomous_success_rate", 0.0)
+
+    @property
     def pending_updates(self) -> int:
         """Online updates still owed to the update-to-data ratio."""
         return max(0, math.floor(self.owed + 1e-9) - self.online_updates)
@@ -168,6 +193,7 @@ class Trainer:
         if episode.episode_id in self.lost:
             self._store(episode, embeddings)
             self.lost.remove(episode.episode_id)
+            self._changes += 1
             return True
         if episode.episode_id in self.journal:
             return False
@@ -175,6 +201,7 @@ class Trainer:
             self._store(episode, embeddings)
         self._log_episode(episode)  # first: where the disk refuses, all of this is done once more
         self.journal.append(episode.episode_id)
+        self._changes += 1
         if episode.mode is Mode.TRAINING:
             self.online_episodes += 1
             self.last_online_episode = episode.episode_id
@@ -183,23 +210,35 @@ class Trainer:
         return True
 
     def relabel(self, episode_id: str, outcome: Outcome) -> bool:
-        """Changes reward, return and terminal flag to another outcome's; false when the replay has no such episode."""
-        if episode_id not in self.replay:
+        """Changes reward, return and terminal flag to another outcome's; false where that changes nothing.
+
+        A demonstration that was no success leaves the replay and the journal: ingested now, it would be refused.
+        """
+        success = outcome is Outcome.SUCCESS
+        for episodes in (self.recent, self._best_episodes):
+            episodes.relabel(episode_id, success)
+        if episode_id not in self.replay or self.replay.is_success(episode_id) == success:
             return False
+        if self.replay.is_demonstration(episode_id) and not success:
+            self.journal = [name for name in self.journal if name != episode_id]
+            self.replay.remove(episode_id)
+        else:
+            self.replay.relabel(episode_id, self._labels(episode_id, success))
+        self._changes += 1
+        about = {"episode_id": episode_id, "success": int(success)}
+        self.log.write("relabelled", self.updates, about, shown=False)
+        return True
+
+    def _labels(self, episode_id: str, success: bool) -> Labels:
         interventions = self.replay.interventions(episode_id)
-        fresh = labels(
+        return labels(
             len(interventions),
-            outcome is Outcome.SUCCESS,
+            success,
             interventions,
             self.task.reward,
             self.discount,
             drop_rescued=self.preset.drop_rescued_returns,
         )
-        self.replay.relabel(episode_id, fresh)
-        self.recent.relabel(episode_id, outcome is Outcome.SUCCESS)
-        about = {"episode_id": episode_id, "success": int(outcome is Outcome.SUCCESS)}
-        self.log.write("relabelled", self.updates, about, shown=False)
-        return True
 
     def offline(
         self, progress: Progress | None = None, *, steps: int | None = None, stop: Callable[[], bool] = _never
@@ -242,16 +281,23 @@ class Trainer:
         return pack(self.acting_head(), version=self.updates, backbone_fingerprint=self.backbone_fingerprint)
 
     def save(self) -> Path:
-        """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it."""
+        """Writes a checkpoint of all that is needed to go on bit for bit, and the acting weights beside it.
+
+        Raises:
+            TrainingDiverged: there is a number that is not finite among them.
+            OSError: the disk refuses.
+        """
         self.replay.flush()
         if not self.first:
             return self.run_dir
+        tensors = self.networks.state() | {"generator": self.generator.get_state()}
+        self._check_saveable(tensors)
         weights = self.acting_weights()
         save_weights(weights, self.run_dir / POLICY_FILE)
         score = self.recent.autonomous_success
         best = score is not None and score >= self.best
-        self.best = score if score is not None and best else self.best
-        tensors = self.networks.state() | {"generator": self.generator.get_state()}
+        if best:
+            self._best_episodes.load(self.recent.state())
         folder = self.run_dir / checkpoints.FOLDER
         path = checkpoints.write_checkpoint(folder, self.updates, tensors, self._state(), {POLICY_FILE: weights.data})
         if best:
@@ -264,9 +310,9 @@ class Trainer:
         """Continues from the newest whole checkpoint of the run folder; false when there is none.
 
         Raises:
-            ValueError: the checkpoint was made with another preset, task, backbone or seed.
+            ValueError: the checkpoint was made with another preset, task, discount, reward, camera, backbone or seed.
         """
-        found = checkpoints.read_newest(self.run_dir / checkpoints.FOLDER, self.report)
+        found = checkpoints.read_newest(self.run_dir / checkpoints.FOLDER, self.report, set_aside=self.first)
         if found is None:
             return False
         path, tensors, state = found
@@ -281,8 +327,10 @@ class Trainer:
         self.offline_step, self.online_updates = state["offline_step"], state["online_updates"]
         self.online_episodes, self.owed, self._scaled = state["online_episodes"], state["owed"], state["scaled"]
         self.last_online_episode = state["last_online_episode"]
+        self._inherited_updates = state["inherited_updates"]
         self.recent.load(state["recent"])
-        self.best = state["best"]
+        if (self.run_dir / checkpoints.FOLDER / checkpoints.BEST).exists():  # and was not damaged
+            self._best_episodes.load(state["best"])
         self.log.rewind(state["log"])
         self.journal = state["journal"]
         self.lost = set(self.replay.go_back([(name, start) for name, start in state["replay"]])) | set(state["lost"])
@@ -311,18 +359,24 @@ class Trainer:
         self.networks.load_state(tensors)
         # Online updates of that run too: the versions of the weights go on from the checkpoint's own.
         self.offline_step, self._scaled = state["offline_step"] + state["online_updates"], state["scaled"]
+        self._inherited_updates = self.offline_step
         # Another branch of the seed than the one the offline stage began with.
         branch = np.random.SeedSequence([self.seed, 1])
         self.rng = np.random.default_rng(branch)
         self.generator.manual_seed(int(branch.generate_state(1)[0]))
 
+    def close(self) -> None:
+        """Closes the figures and leaves the run folder to others."""
+        self.log.close()
+        self._release()
+
     @property
     def unsaved(self) -> bool:
-        """Whether anything was ingested or trained since the last checkpoint."""
+        """Whether anything was ingested, relabelled or trained since the last checkpoint."""
         return self._saved != self._progress()
 
     def _progress(self) -> tuple[int, int]:
-        return self.updates, len(self.journal) - len(self.lost)
+        return self.updates, self._changes
 
     def _identity(self) -> dict[str, Any]:
         # Where the encoder's weights lie does not matter: the features have a fingerprint.
@@ -330,6 +384,9 @@ class Trainer:
             "preset": self.preset.model_dump(mode="json", exclude=NOT_OF_THE_RUN),
             "image_features": self.image_features.fingerprint if self.image_features else "",
             "task": self.task.name,
+            "discount": self.discount,
+            "reward": self.task.reward.model_dump(mode="json", include={"success", "step"}),
+            "cameras": [[name, camera.model_dump(mode="json")] for name, camera in self.task.cameras.items()],
             "fingerprint": self.fingerprint,
             "seed": self.seed,
         }
@@ -339,6 +396,7 @@ class Trainer:
             "identity": self._identity(),
             "offline_step": self.offline_step,
             "online_updates": self.online_updates,
+            "inherited_updates": self._inherited_updates,
             "online_episodes": self.online_episodes,
             "last_online_episode": self.last_online_episode,
             "owed": self.owed,
@@ -349,7 +407,7 @@ class Trainer:
             "replay": self.replay.places,
             "log": self.log.position(),
             "recent": self.recent.state(),
-            "best": self.best,
+            "best": self._best_episodes.state(),
         }
 
     def _store(self, episode: Episode, embeddings: Float32 | None) -> None:
@@ -404,10 +462,8 @@ class Trainer:
         self._fit_scaling()
         stage = self.offline_stage
         objective = stage.objective(self.offline_step)
-        figures: Figures = {}
-        for _ in range(self._offline_batches(self.offline_step) - 1):
-            stage.update(stage.transitions(stream.next()), objective.critic_only())
-        figures |= stage.update(stage.transitions(stream.next()), objective)
+        parts = [objective.critic_only()] * (self._offline_batches(self.offline_step) - 1) + [objective]
+        figures = _means([stage.update(stage.transitions(stream.next()), part) for part in parts])
         self.offline_step += 1
         self._check_finite("offline", figures)
         return figures
@@ -418,9 +474,8 @@ class Trainer:
             self.networks.set_actor_rate(self.preset.online_actor_lr)
         stage = self.online_stage
         objective = stage.objective(self.online_updates, self.online_episodes)
-        for _ in range(self.preset.critic_steps_per_actor_step - 1):
-            stage.update(stage.transitions(stream.next()), objective.critic_only())
-        figures = stage.update(stage.transitions(stream.next()), objective)
+        parts = [objective.critic_only()] * (self.preset.critic_steps_per_actor_step - 1) + [objective]
+        figures = _means([stage.update(stage.transitions(stream.next()), part) for part in parts])
         self.online_updates += 1
         self._check_finite("online", figures)
         return figures
@@ -428,7 +483,16 @@ class Trainer:
     def _check_finite(self, stage: str, figures: Figures) -> None:
         for name, value in figures.items():
             if not math.isfinite(value):
-                raise TrainingDiverged(f"{stage} training diverged at update {self.updates}: {name} is {value}")
+                self._diverged = f"{stage} training diverged at update {self.updates}: {name} is {value}"
+                raise TrainingDiverged(self._diverged)
+
+    def _check_saveable(self, tensors: dict[str, torch.Tensor]) -> None:
+        # Adam divides by what has overflowed: its loss is finite for as long as one likes.
+        broken = [name for name, value in tensors.items() if not value.isfinite().all()]
+        if broken and not self._diverged:
+            self._diverged = f"training diverged before update {self.updates}: {', '.join(broken[:3])} are not finite"
+        if self._diverged:
+            raise TrainingDiverged(self._diverged)
 
     def _stream(self, stage: Literal["offline", "online"], count: int) -> BatchStream:
         """The next ``count`` batches of a stage."""
@@ -449,6 +513,14 @@ class Trainer:
             count=count,
             shard=shard,
         )
+
+    def _take_hold(self) -> Callable[[], object]:
+        """Locks the own folder, against two learners that write the same files; returns what unlocks it."""
+        self.own_dir.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(self.own_dir)
+        if lock is None:
+            raise ValueError(f"{self.own_dir} is in use by another learner")
+        return weakref.finalize(self, os.close, lock)
 
     def _load_image_features(self, device: torch.device | str) -> ImageFeatures | None:
         preset = self.preset
@@ -478,10 +550,11 @@ class Trainer:
         )
 
     def _fit_scaling(self) -> None:
-        """Fits the inputs' scaling once, on the demonstrations that are there when training begins."""
+        """Fits the inputs' scaling once, when training begins, on the demonstrations, or on what else there is."""
         if self._scaled:
             return
-        embeddings, proprio = self.replay.demonstration_frames()
-        if len(embeddings) > 1:
-            self.networks.scaling.fit(torch.from_numpy(embeddings), torch.from_numpy(proprio))
+        embeddings, proprio = self.replay.frames(demonstrations=True)
+        if not len(embeddings):
+            embeddings, proprio = self.replay.frames(demonstrations=False)
+        self.networks.scaling.fit(torch.from_numpy(embeddings), torch.from_numpy(proprio))
         self._scaled = True

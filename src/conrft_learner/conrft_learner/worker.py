@@ -11,10 +11,11 @@ from pathlib import Path
 
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.pace import Pace, needed_updates_per_s
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_policy.policy_weights import PolicyWeights
 
 LABEL_PERIOD_S = 1.0
+OFFLINE_FIGURES_PERIOD_S = 10.0
 RETRY_S = 2.0
 
 
@@ -53,7 +54,7 @@ class LearningWorker:
             intake: where episodes come from.
             on_weights: takes each publication of weights.
             on_standing: takes the learner's standing, after each episode and each publication.
-            demonstrations_are_here: false while they still arrive from elsewhere; nothing is trained before.
+            demonstrations_are_here: false while they still arrive from elsewhere; no run begins to train before.
             slice_updates: updates in one piece of work.
         """
         self._trainer, self._intake = trainer, intake
@@ -67,11 +68,12 @@ class LearningWorker:
         self.problem = ""
         self.pace = Pace()
         self.backlog = 0
+        self._offline_noted: tuple[float, int] | None = None
 
     def step(self) -> bool:
         """Does one piece of work; false when there was nothing to do."""
         self._check_labels()
-        if not self._demonstrations_are_here():
+        if not (self._trainer.begun or self._demonstrations_are_here()):
             self.doing = "waits for the demonstrations from the robot's machine"
             return self._take_demonstration()
         return (
@@ -89,6 +91,7 @@ class LearningWorker:
 
         It ends between two updates: with the paper's critic one alone takes seconds on a CPU.
         A disk that refuses (full, unplugged) pauses the work, with the reason in ``problem``, until it can be done.
+        Training that diverged ends it, with the reason there too: the same updates would diverge again.
         """
         self._stopping = stop.is_set
         while not stop.is_set():
@@ -100,6 +103,11 @@ class LearningWorker:
                 self._trainer.report(self.problem)
                 stop.wait(RETRY_S)
                 continue
+            except TrainingDiverged as error:
+                self.problem = f"training has stopped: {error}; go on from an older checkpoint or with other settings"
+                self._trainer.report(self.problem)
+                stop.wait()
+                return
             if not busy:
                 wake.wait(poll_s)
                 wake.clear()
@@ -121,9 +129,10 @@ class LearningWorker:
         )
 
     def warnings(self) -> list[str]:
-        """What a person should know: refused episodes, too slow a learner, weights that are not published."""
+        """What a person should know: episodes refused, labels unread, too slow a learner, weights not published."""
         trainer, refused, pace = self._trainer, list(self.refused.values()), self.pace.updates_per_s
         found = [f"{len(refused)} episodes were refused, the last: {refused[-1]}"] if refused else []
+        found += list(self._intake.unread.values())[-3:]
         needed = needed_updates_per_s(trainer.preset.updates_per_tick)
         if trainer.online_updates and 0 < pace < needed:
             found.append(
@@ -167,7 +176,13 @@ class LearningWorker:
         if trainer.offline_finished or not trainer.replay.count("demonstrations"):
             return False
         self.doing = "trains offline"
+        if self._offline_noted is None:
+            self._offline_noted = time.monotonic(), trainer.updates
         trainer.offline(steps=self._slice, stop=self._stopping)
+        (since, before), now = self._offline_noted, time.monotonic()
+        if now - since >= OFFLINE_FIGURES_PERIOD_S or trainer.offline_finished:
+            self._note((trainer.updates - before) / max(now - since, 1e-9))
+            self._offline_noted = now, trainer.updates
         return True
 
     def _announce_start(self) -> bool:
@@ -213,6 +228,18 @@ class LearningWorker:
         self._on_weights(weights)
         self._published = weights.version
         self._on_standing(self.standing())
+        if self.pace.updates_per_s:
+            self._note(self.pace.updates_per_s)
+
+    def _note(self, updates_per_s: float) -> None:
+        """How the learner itself does, for the log."""
+        figures = {
+            "updates_per_s": round(updates_per_s, 3),
+            "waiting_episodes": self.backlog,
+            "pending_updates": self._trainer.pending_updates,
+            "weights_version": self._published or 0,
+        }
+        self._trainer.log.write("learner", self._trainer.updates, figures)
 
 
 def _refusal(error: OSError, run_dir: Path) -> str:

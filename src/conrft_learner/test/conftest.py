@@ -122,11 +122,15 @@ def make_episode() -> MakeEpisode:
 
 @pytest.fixture
 def make_trainer(preset: Preset, task: TaskConfig, make_episode: MakeEpisode) -> MakeTrainer:
-    """Makes a trainer that has ingested two demonstrations."""
+    """Makes a trainer that has ingested two demonstrations; an earlier one in the same folder has ended."""
+    earlier: dict[Path, Trainer] = {}
 
     def make(run_dir: Path, *, seed: int = 0, demonstrations: int = 2, **changes: object) -> Trainer:
+        if run_dir in earlier:
+            earlier[run_dir].close()
         chosen = preset.model_copy(update=changes)
         trainer = Trainer(chosen, chosen.head_config(task, EMBEDDING_DIM), FINGERPRINT, task, seed, run_dir)
+        earlier[run_dir] = trainer
         for number in range(demonstrations):
             trainer.ingest(make_episode(number, mode=Mode.DEMONSTRATION))
         return trainer

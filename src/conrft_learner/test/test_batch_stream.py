@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conrft_learner.batch_stream import BatchStream
-from conrft_learner.replay import Replay, ReplayError
+from conrft_learner.replay import Batch, Replay, ReplayError
 from conrft_learner.transitions import EpisodeFrames, Labels
 
 SIZE = 6
@@ -92,3 +94,23 @@ def test_shards_of_a_batch_make_the_whole_batch(replay: Replay) -> None:
         with stream(replay, np.random.default_rng(1), buffers=2, shard=shard) as s:
             drawn.append(s.next()["embedding"].copy())
     np.testing.assert_array_equal(np.concatenate(drawn[1:]), drawn[0])
+
+
+def test_the_thread_is_one_cores_work_and_leaves_the_others_to_training(
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    gather = replay.gather
+
+    def watched(*arguments: Any) -> Batch:
+        seen.append(torch.get_num_threads())
+        return gather(*arguments)
+
+    monkeypatch.setattr(replay, "gather", watched)
+    torch.set_num_threads(2)
+    try:
+        with stream(replay, np.random.default_rng(1), buffers=2) as ahead:
+            ahead.next()
+        assert (set(seen), torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,18 +53,23 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     return module
 
 
-class Broken:
+class Wall:
+    """A sink that fails while it is broken."""
+
     name = "the wall"
 
     def __init__(self) -> None:
-        self.tries = 0
+        self.broken = True
+        self.added: list[int] = []
 
     def add(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
-        self.tries += 1
-        raise RuntimeError("it fell")
+        if self.broken:
+            raise RuntimeError("it fell")
+        self.added.append(step)
 
     def close(self) -> None:
-        raise AssertionError("it is not asked any more")
+        if self.broken:
+            raise RuntimeError("it fell")
 
 
 def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -139,15 +144,36 @@ def test_weights_and_biases_that_refuses_is_one_sentence(tmp_path: Path, wandb: 
         WeightsAndBiases("banana", tmp_path, {})
 
 
-def test_a_sink_that_fails_is_reported_once_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_sink_that_fails_stops_nothing_is_reported_once_and_goes_on_when_it_can(tmp_path: Path) -> None:
     said: list[str] = []
-    broken = Broken()
-    log = FigureLog(tmp_path, every=1, sinks=[broken], report=said.append)
-    for step in (1, 2):
+    wall = Wall()
+    log = FigureLog(tmp_path, every=1, sinks=[wall], report=said.append)
+    for step in (1, 2, 3, 4, 5):
+        wall.broken = step not in (3, 4)
         log.add("online", step, {"td_loss": 0.5})
+    assert (said, wall.added) == (["the wall gets no figures: it fell"] * 2, [3, 4]), "once each time"
     log.close()
-    assert (said, broken.tries) == (["the wall gets no more figures: it fell"], 1)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert said[2:] == ["the wall has not got the last figures: it fell"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
+def test_tensorboard_goes_on_after_a_full_disk(
+    small_disk: Path, fill_disk: Callable[..., None], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    log = FigureLog(tmp_path, every=1, sinks=[TensorBoard(small_disk)], report=said.append)
+    log.add("online", 1, {"td_loss": 1.0})
+    fill_disk(leaving=0)
+    step = 1
+    while not said:  # it writes in a thread of its own
+        step += 1
+        log.add("online", step, {"td_loss": 1.0})
+        assert step < 100_000
+    (small_disk / "filler").unlink()
+    log.add("online", step + 1, {"td_loss": 2.0})
+    log.close()
+    assert events(small_disk)["online/td_loss"][-1] == (step + 1, 2.0)
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:

@@ -62,6 +62,14 @@ def test_only_frames_of_transitions_are_encoded(make_episode: MakeEpisode) -> No
     assert features(1).encode_episode(longer)["side"].shape == (4, 1, 512, 16)
 
 
+def test_features_that_half_precision_cannot_hold_are_an_error() -> None:
+    encoder = random_resnet10()
+    encoder.register_forward_hook(lambda module, arguments, maps: maps * 1e6)
+    frames = RNG.integers(0, 256, (1, 128, 128, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="half precision does not hold"):
+        ImageFeatures(encoder, ("side",)).encode("e", "side", frames)
+
+
 def test_a_missing_camera_is_named(make_episode: MakeEpisode) -> None:
     with pytest.raises(ValueError, match="test-000001 has no images of camera wrist"):
         ImageFeatures(random_resnet10(), ("wrist",)).encode_episode(make_episode(1))

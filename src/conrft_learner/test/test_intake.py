@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from conrft_data.bags import relabel, write_episode
 from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.trainer import Trainer
+from conrft_policy.backbone import check_images
 
 MakeEpisode = Callable[..., Episode]
 
@@ -187,6 +189,62 @@ def test_a_label_that_comes_while_its_episode_is_taken_in_is_not_lost(
     assert not trainer.replay.is_success("test-000001")
 
 
+def test_a_label_that_could_not_be_read_is_tried_again(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    bag = write_episode(folder, make_episode(1))
+    take_all(intake)
+    said: list[str] = []
+    trainer.report = said.append
+    relabel(bag, Outcome.ABORTED)
+    label = bag / "label.json"
+    written = label.stat().st_mtime_ns
+    text = label.read_text()
+    label.write_text("{")  # as a disk that fails for a moment shows it: the time of the label stays
+    os.utime(label, ns=(written, written))
+    for _ in range(2):
+        assert intake.apply_labels() == []
+    assert len(said) == 1 and "cannot be read" in said[0], "told once"
+    assert list(intake.unread) == ["test-000001"]
+    label.write_text(text)
+    os.utime(label, ns=(written, written))
+    assert intake.apply_labels() == ["test-000001"]
+    assert not trainer.replay.is_success("test-000001")
+    assert intake.unread == {}
+
+
+def test_a_demonstration_that_is_vetoed_leaves_the_replay_and_comes_back_when_that_is_taken_back(
+    trainer: Trainer, encoder: Encoder, folder: Path, make_episode: MakeEpisode
+) -> None:
+    bag = write_episode(folder, demonstration(make_episode, 1))
+    intake = take_demonstrations(trainer, encoder, folder)
+    relabel(bag, Outcome.ABORTED)
+    assert intake.apply_labels() == ["test-000001"]
+    assert trainer.replay.count("demonstrations") == 0, "as a fresh run would have it"
+    assert trainer.journal == []
+    for waiting in intake.waiting_demonstrations():
+        intake.take(waiting)
+    assert "only successes are learned from" in intake.refused["test-000001"]
+    assert intake.waiting_demonstrations() == []
+    relabel(bag, Outcome.SUCCESS)
+    intake.apply_labels()
+    assert (intake.waiting_demonstrations(), intake.refused) == ([bag], {})
+    assert intake.take(bag)
+    assert trainer.replay.count("demonstrations") == 8
+
+
+def test_a_demonstration_that_failed_is_taken_once_it_is_labelled_a_success(
+    trainer: Trainer, encoder: Encoder, folder: Path, make_episode: MakeEpisode
+) -> None:
+    bag = write_episode(folder, demonstration(make_episode, 1, outcome=Outcome.ABORTED))
+    intake = take_demonstrations(trainer, encoder, folder)
+    assert intake.waiting_demonstrations() == []
+    relabel(bag, Outcome.SUCCESS)
+    intake.apply_labels()
+    assert intake.take(*intake.waiting_demonstrations())
+    assert trainer.journal == ["test-000001"]
+
+
 def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
     intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
 ) -> None:
@@ -198,6 +256,27 @@ def test_a_bag_that_cannot_be_used_is_refused_once_and_by_name(
     assert take_all(intake) == []
     assert intake.last_handled == "test-000002", "whoever waits for this episode must not wait for ever"
     assert trainer.journal == []
+
+
+def test_images_that_the_backbone_cannot_take_are_refused(
+    intake: EpisodeIntake, encoder: Encoder, folder: Path, make_episode: MakeEpisode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_episode(folder, replace(make_episode(1), embeddings=None, embedding_fingerprint=""))
+    sizes = {"side": (256, 256)}
+    monkeypatch.setattr(encoder, "encode_episode", lambda images: check_images(images, sizes))
+    take_all(intake)
+    assert "the backbone expects (256, 256, 3)" in intake.refused["test-000001"]
+
+
+def test_an_episode_that_ended_at_its_first_observation_is_passed_over_in_silence(
+    intake: EpisodeIntake, trainer: Trainer, folder: Path, make_episode: MakeEpisode
+) -> None:
+    said: list[str] = []
+    trainer.report = said.append
+    write_episode(folder, make_episode(1, length=0))
+    assert take_all(intake) == ["test-000001"]
+    assert (take_all(intake), intake.refused, said, trainer.journal) == ([], {}, [], [])
+    assert intake.last_handled == "test-000001", "whoever waits for this episode must not wait for ever"
 
 
 def test_an_old_episode_that_is_refused_again_after_a_restart_does_not_hide_the_newest(

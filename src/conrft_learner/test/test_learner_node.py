@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from conrft_data import topics
 from conrft_data.bags import write_episode
 from conrft_data.types import Episode, Mode
+from conrft_learner.checkpoints import checkpoints
 from conrft_learner.presets import Preset
 from conrft_msgs.msg import LearnerStatus, Weights
 from conrft_policy.backbone import load_backbone
@@ -54,6 +57,11 @@ def camera_episode(make_episode: MakeEpisode, backbone: object) -> MakeEpisode:
     return make
 
 
+def write_preset(file: Path, preset: Preset, **changes: object) -> Path:
+    file.write_text(yaml.safe_dump(preset.model_copy(update=changes).model_dump(mode="json")))
+    return file
+
+
 class Listener:
     """Keeps the newest weights, status and diagnostics of a learner."""
 
@@ -82,8 +90,8 @@ class Listener:
         self.values = {pair.key: pair.value for status in message.status for pair in status.values}
         self.levels += [status.level for status in message.status]
 
-    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        end = time.monotonic() + TIMEOUT_S
+    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = TIMEOUT_S) -> None:
+        end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, "timed out"
             assert process.poll() is None, f"the learner ended: {process.communicate()[0]}"
@@ -107,9 +115,8 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, preset: Preset) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    preset_file = tmp_path / "preset.yaml"
-    preset_file.write_text(yaml.safe_dump(preset.model_dump(mode="json")))
+def start(tmp_path: Path, preset: Preset) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    preset_file = write_preset(tmp_path / "preset.yaml", preset)
     started: list[subprocess.Popen[str]] = []
     parameters = {
         "task_file": TASK_FILE,
@@ -190,6 +197,59 @@ def test_it_learns_from_bags_survives_a_kill_and_stops_cleanly(
     assert learner.wait(timeout=120) == 0, learner.communicate()[0]
 
 
+def test_who_comes_late_gets_the_newest_weights(
+    start: Callable[..., subprocess.Popen[str]], listener: Listener, camera_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    learner = start()
+    for number in (2, 3):
+        write_episode(tmp_path / "episodes", camera_episode(number))
+    listener.wait(lambda: listener.weights is not None and listener.weights.version == 18, learner)
+    got: list[int] = []
+    listener.node.create_subscription(Weights, topics.WEIGHTS, lambda m: got.append(m.version), topics.LATCHED)
+    listener.wait(lambda: bool(got), learner, timeout_s=30)
+    assert got == [18], "and no older ones before"
+
+
+FAKE_WANDB = """
+import json, os, pathlib
+
+class Error(Exception): ...
+
+class Settings:
+    def __init__(self, **settings): ...
+
+class Run:
+    def __init__(self, project): self.project = project
+    def define_metric(self, *names, **options): ...
+    def log(self, figures):
+        with open(os.environ["FAKE_WANDB_FILE"], "a") as file:
+            file.write(json.dumps([self.project, sorted(figures)]) + "\\n")
+    def finish(self): ...
+
+def init(project, **options): return Run(project)
+"""
+
+
+def test_weights_and_biases_is_one_parameter(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "wandb.py").write_text(FAKE_WANDB)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("FAKE_WANDB_FILE", str(tmp_path / "shown"))
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    learner = start(wandb="banana")
+    listener.wait(lambda: listener.weights is not None, learner)
+    shown = [json.loads(line) for line in (tmp_path / "shown").read_text().splitlines()]
+    assert {project for project, _ in shown} == {"banana"}
+    assert any({"update", "offline/bc_loss"} <= set(figures) for _, figures in shown)
+
+
 def test_a_full_disk_pauses_training_and_damages_nothing(
     start: Callable[..., subprocess.Popen[str]],
     listener: Listener,
@@ -232,6 +292,67 @@ def test_a_full_disk_pauses_training_and_damages_nothing(
     learner = start(run_dir=small_disk / "run", tensorboard="true")
     listener.wait(lambda: listener.caught_up_with("test-000003"), learner)
     assert (listener.status.ingested_episodes, listener.status.updates) == (2, 18)
+
+
+def test_training_that_diverges_is_an_error_on_diagnostics_of_a_node_that_stays(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    tmp_path: Path,
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    episode = camera_episode(2)
+    episode.embeddings[:] = 3e38  # finite, but no sum of them
+    write_episode(tmp_path / "episodes", episode)
+    learner = start()
+    listener.wait(lambda: any("training has stopped" in said for said in listener.diagnostics), learner)
+    assert listener.levels[-1] == DiagnosticStatus.ERROR and "is nan" in listener.diagnostics[-1]
+    learner.send_signal(signal.SIGINT)
+    assert learner.wait(timeout=120) == 0, learner.communicate()[0]
+    kept = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert kept[-1] == "step-000000010", "nothing of it was saved"
+
+
+def cpu_seconds(pid: int) -> tuple[float, dict[str, float]]:
+    """Of a process, the threads that have ended included, and of each thread that there is."""
+
+    def read(folder: Path) -> float:
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    by_thread = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            by_thread[task.name] = read(task)
+    return read(Path(f"/proc/{pid}")), by_thread
+
+
+def test_a_learner_without_a_pause_uses_no_more_than_its_cores(
+    start: Callable[..., subprocess.Popen[str]],
+    listener: Listener,
+    camera_episode: MakeEpisode,
+    preset: Preset,
+    tmp_path: Path,
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    busy = {"offline_bc_steps": 0, "offline_critic_steps": 100_000, "checkpoint_every": 100_000, "log_every": 1000}
+    # Large batches for small networks: as much work as can be for a thread that makes them ahead.
+    busy |= {"prefetch_batches": 3, "batch_size": 4096, "n_step": 20}
+    busy |= {
+        "offline_cql_alpha": 0.0,
+        "critic_members": 1,
+        "critic_hidden": 8,
+        "head_hidden": (8,),
+        "proprio_latent": 1,
+    }
+    learner = start(preset_file=write_preset(tmp_path / "busy.yaml", preset, **busy), threads=1)
+    listener.wait(lambda: any("trains offline" in said for said in listener.diagnostics), learner)
+    (before, threads_before), begun = cpu_seconds(learner.pid), time.monotonic()
+    time.sleep(6.0)
+    (after, threads), seconds = cpu_seconds(learner.pid), time.monotonic() - begun
+    used, busiest = after - before, max(threads[name] - threads_before.get(name, 0.0) for name in threads)
+    assert used < 1.1 * seconds
+    assert used < 1.1 * busiest, "whatever else the machine does: one thread does it all"
 
 
 def test_a_wrong_configuration_is_one_sentence(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:

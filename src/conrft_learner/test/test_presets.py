@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conrft_data.config import ConfigError, load_config
+from conrft_learner.offline import within_cores
 from conrft_learner.presets import Preset
 
 PRESETS = Path(__file__).parents[2] / "conrft_bringup" / "config" / "presets"
@@ -100,3 +101,10 @@ def test_paper_and_official_code_use_the_papers_critic_and_the_demo_the_light_on
         "official_code": "paper",
     }
     assert presets["official_code"].critic_shared_output and not presets["paper"].critic_shared_output
+
+
+@pytest.mark.parametrize(("cores", "ahead", "threads"), [(1, 0, 1), (2, 3, 1), (4, 3, 3)])
+def test_the_thread_that_makes_batches_ahead_is_one_of_the_cores(cores: int, ahead: int, threads: int) -> None:
+    preset, torch_threads = within_cores(Preset(name="test", prefetch_batches=3), cores)
+    assert (preset.prefetch_batches, torch_threads) == (ahead, threads)
+    assert within_cores(Preset(name="test"), cores)[1] == cores, "there is no such thread"

@@ -110,6 +110,19 @@ def test_demonstrations_that_leave_no_room_are_an_error(tmp_path: Path) -> None:
         replay.add(frames(2))
 
 
+def test_an_episode_that_does_not_fit_drives_out_no_other(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=24)
+    replay.add(frames(1, demonstration=True))
+    for number in (2, 3):
+        replay.add(frames(number))
+    before = all_of(replay)
+    with pytest.raises(ReplayError, match="no room for 21 frames"):
+        replay.add(frames(4, length=20))
+    assert replay.episode_ids == ["e1", "e2", "e3"]
+    for name, values in all_of(replay).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
 def test_an_episode_is_stored_once(tmp_path: Path) -> None:
     replay = open_replay(tmp_path)
     replay.add(frames(1))
@@ -130,6 +143,7 @@ def test_a_veto_changes_reward_return_and_terminal_flag(tmp_path: Path) -> None:
     batch = all_of(replay)
     assert [set(batch[name]) for name in ("reward", "mask", "mc_return", "bound")] == [{-1.0}, {1.0}, {-2.0}, {-3.0}]
     assert not replay.is_success("e1")
+    assert not open_replay(tmp_path).is_success("e1"), "it is known when the folder is opened again"
 
 
 def test_opened_again_it_holds_the_same(tmp_path: Path) -> None:
@@ -143,14 +157,20 @@ def test_opened_again_it_holds_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(after[name], before[name])
 
 
-def test_frames_that_were_damaged_on_disk_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "field",
+    ["embedding", "proprio", "action", "reward", "mc_return", "bound", "terminated", "intervention", "first"],
+)
+def test_an_episode_that_was_damaged_on_disk_is_dropped_whatever_it_hit(tmp_path: Path, field: str) -> None:
     replay = open_replay(tmp_path)
     for number in (1, 2):
-        replay.add(frames(number))
+        replay.add(frames(number, operator=(4,)))
     replay.flush()
-    data = np.memmap(tmp_path / "embedding.bin", dtype=np.float32, mode="r+")
-    data[0] += 1
-    data.flush()
+    file = tmp_path / f"{field}.bin"
+    row = file.stat().st_size // 60
+    with file.open("r+b") as opened:  # the last transition of the first episode, or where it begins
+        opened.seek(0 if field == "first" else 4 * row)
+        opened.write(bytes(row))
     assert open_replay(tmp_path).episode_ids == ["e2"]
 
 
@@ -224,16 +244,18 @@ def test_stored_features_do_not_stay_in_memory_of_the_process(tmp_path: Path) ->
 
 
 def test_a_full_disk_is_an_error_before_anything_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    replay = open_replay(tmp_path)
-    replay.add(frames(1))
+    replay = open_replay(tmp_path, capacity=12)
+    for number in (1, 2):
+        replay.add(frames(number))
 
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
-        replay.add(frames(2))
-    assert open_replay(tmp_path).episode_ids == ["e1"]
+        replay.add(frames(3))
+    assert replay.episode_ids == ["e1", "e2"], "the oldest goes only for one that comes"
+    assert open_replay(tmp_path, capacity=12).episode_ids == ["e1", "e2"]
 
 
 def n_step_batch(folder: Path, episode: EpisodeFrames) -> dict[str, np.ndarray]:

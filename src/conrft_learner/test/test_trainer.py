@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from conrft_data.config import TaskConfig
+from conrft_data.config import Camera, RewardConfig, TaskConfig
 from conrft_data.types import Episode, Mode, Outcome
+from conrft_learner.agent import ConRFT, Objective, Transitions
 from conrft_learner.checkpoints import checkpoints
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Batch
@@ -41,6 +43,17 @@ def online(trainer: Trainer, make_episode: MakeEpisode, first: int, last: int) -
 def a_batch(trainer: Trainer) -> Batch:
     with trainer._stream("offline", 1) as stream:
         return stream.next()
+
+
+def test_one_learner_works_in_a_run_folder(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    arguments = (preset, trainer.head_config, FINGERPRINT, task, 0, tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} is in use by another learner"):
+        Trainer(*arguments)
+    trainer.close()
+    Trainer(*arguments)
 
 
 def test_two_offline_runs_with_one_seed_have_the_same_losses(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -163,6 +176,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(make_trainer: 
     assert trainer.restore()
     assert trainer.offline_step == 5
     assert newest.name in said[0] and "damaged" in said[0]
+    trainer.offline()
+    kept = [path.name for path in checkpoints(tmp_path / "checkpoints")]
+    assert kept == ["step-000000005", "step-000000010"], "the damaged one lies aside"
 
 
 def test_a_checkpoint_of_another_seed_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -212,6 +228,48 @@ def test_a_success_with_the_operators_help_makes_no_checkpoint_the_best(
     assert (tmp_path / "checkpoints" / "best").readlink() == Path("step-000000002")
 
 
+def test_the_best_checkpoint_is_judged_by_what_its_episodes_are_labelled_now(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    changes = {"best_episodes": 2, "checkpoint_every": 100, "keep_checkpoints": 9}
+    trainer = make_trainer(tmp_path, **changes)
+    alone(trainer, make_episode, "yynyn")
+    best = tmp_path / "checkpoints" / "best"
+    assert (best.readlink(), trainer.best) == (Path("step-000000002"), 1.0)
+    trainer.relabel("test-000101", Outcome.ABORTED)  # the second of its two
+    assert trainer.best == 0.5
+    trainer.save()
+    trainer = make_trainer(tmp_path, demonstrations=0, **changes)
+    assert trainer.restore() and trainer.best == 0.5, "it is known after a restart"
+    alone(trainer, make_episode, "n")
+    assert best.readlink() == Path("step-000000005"), "the newest with one success in two, as it was saved again"
+
+
+def test_a_best_checkpoint_that_was_damaged_makes_way_for_another(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    best = tmp_path / "checkpoints" / "best"
+    alone(make_trainer(tmp_path, best_episodes=1), make_episode, "yy")
+    (best / "state.safetensors").write_bytes(b"damaged")
+    trainer = make_trainer(tmp_path, demonstrations=0, best_episodes=1)
+    assert trainer.restore() and trainer.online_updates == 1
+    alone(trainer, make_episode, "nn")
+    assert best.readlink() == Path("step-000000003")
+
+
+def test_a_relabelled_episode_is_something_to_save(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    trainer.save()
+    assert not trainer.unsaved
+    assert not trainer.relabel("test-000010", Outcome.SUCCESS), "it is one already"
+    assert not trainer.unsaved
+    assert trainer.relabel("test-000010", Outcome.ABORTED)
+    assert trainer.unsaved
+
+
 def test_which_checkpoint_is_the_best_is_known_after_a_restart(
     make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:
@@ -257,6 +315,38 @@ def test_a_run_goes_on_with_more_checkpoints_and_not_with_another_rate(
         make_trainer(tmp_path, demonstrations=0, tau=0.5).restore()
 
 
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("discount", {"discount": 0.5}),
+        ("reward", {"reward": RewardConfig(success=1.0)}),
+        ("reward", {"reward": RewardConfig(step=-1.0)}),
+        ("cameras", {"cameras": {"side": Camera(width=16, height=32)}}),
+    ],
+    ids=["discount", "reward of success", "reward of a step", "camera"],
+)
+def test_a_run_does_not_go_on_with_a_task_that_means_other_numbers(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path, what: str, changes: dict[str, object]
+) -> None:
+    before = make_trainer(tmp_path)
+    before.offline()
+    before.close()
+    changed = task.model_copy(update=changes)
+    trainer = Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path)
+    with pytest.raises(ValueError, match=f"another {what}"):
+        trainer.restore()
+
+
+def test_a_run_goes_on_with_other_gates_of_the_reward(
+    make_trainer: MakeTrainer, preset: Preset, task: TaskConfig, tmp_path: Path
+) -> None:
+    before = make_trainer(tmp_path)
+    before.offline()
+    before.close()
+    changed = task.model_copy(update={"reward": RewardConfig(threshold=0.5), "max_steps": 50})
+    assert Trainer(preset, preset.head_config(changed, EMBEDDING_DIM), FINGERPRINT, changed, 0, tmp_path).restore()
+
+
 def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_saved(
     make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
 ) -> None:
@@ -267,7 +357,26 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_saved(
         trainer.networks.critic_parameters[0].fill_(torch.inf)
     with pytest.raises(TrainingDiverged, match="online training diverged at update 3: td_loss is nan"):
         trainer.train(1)
+    with pytest.raises(TrainingDiverged, match="at update 3: td_loss is nan"):
+        trainer.save()
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")][-1] == "step-000000002"
+
+
+def test_moments_that_are_not_finite_are_not_saved_though_the_loss_is(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    trainer.save()
+    weights = (tmp_path / "policy.safetensors").read_bytes()
+    state = next(iter(trainer.networks.critic_optimiser.state.values()))
+    state["exp_avg_sq"].fill_(torch.inf)
+    trainer.train(1)
+    with pytest.raises(TrainingDiverged, match=r"critic_optimiser\.0\.exp_avg_sq are not finite"):
+        trainer.save()
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000000001"]
+    assert (tmp_path / "policy.safetensors").read_bytes() == weights
 
 
 def episodes_log(run_dir: Path, stage: str = "episodes") -> list[dict[str, object]]:
@@ -460,6 +569,135 @@ def test_weights_of_the_actors_loss_follow_their_schedules_after_the_critics_war
     weights = [(stage.objective(9, episode).bc_weight, stage.objective(9, episode).q_weight) for episode in (1, 2, 3)]
     np.testing.assert_allclose(weights, [(1.0, 0.5), (0.6, 1.0), (0.2, 1.5)])
     assert [stage.objective(updates, 1).actor for updates in (4, 5)] == [False, True]
+
+
+def objectives_of_an_update(
+    stage: ConRFT, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[bool, bool, tuple[float, ...]]]:
+    """Which networks each gradient step trains, and the first numbers of its batch; nothing is trained."""
+    steps: list[tuple[bool, bool, tuple[float, ...]]] = []
+
+    def update(batch: Transitions, objective: Objective) -> dict[str, float]:
+        steps.append((objective.critic, objective.actor, tuple(batch.actions[:, 0].tolist())))
+        return {}
+
+    monkeypatch.setattr(stage, "update", update)
+    return steps
+
+
+@pytest.mark.parametrize("stage", ["offline", "online"])
+def test_an_update_is_critic_steps_and_then_one_with_the_actor_each_on_a_batch_of_its_own(
+    make_trainer: MakeTrainer,
+    make_episode: MakeEpisode,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    changes = {"critic_steps_per_actor_step": 3, "offline_bc_steps": 0, "offline_critic_steps": 0}
+    trainer = make_trainer(tmp_path, **changes)
+    trainer.ingest(make_episode(10))
+    steps = objectives_of_an_update(getattr(trainer, f"{stage}_stage"), monkeypatch)
+    if stage == "offline":
+        trainer.offline(steps=1)
+    else:
+        trainer.train(1)
+    assert [step[:2] for step in steps] == [(True, False), (True, False), (True, True)]
+    assert len({step[2] for step in steps}) == 3
+
+
+def test_figures_are_means_over_all_steps_of_an_update(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    changes = {"critic_steps_per_actor_step": 2, "offline_bc_steps": 0, "offline_critic_steps": 0}
+    trainer = make_trainer(tmp_path, **changes)
+    figures = iter([{"td_loss": 1.0}, {"td_loss": 3.0, "bc_loss": 5.0}])
+    trainer.offline_stage.update = lambda batch, objective: next(figures)  # type: ignore[method-assign]
+    trainer.offline(steps=1)
+    assert trainer.log.latest == {"td_loss": 2.0, "bc_loss": 5.0}
+
+
+def test_without_demonstrations_the_inputs_are_scaled_by_the_first_online_episodes(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=0)
+    trainer.ingest(make_episode(10, operator=(2,)))
+    trainer.train(1)
+    scaling = trainer.networks.scaling
+    frames = make_episode(10).embeddings
+    torch.testing.assert_close(scaling.embedding_mean, torch.from_numpy(frames).mean(dim=0))
+    trainer.ingest(make_episode(0, mode=Mode.DEMONSTRATION))
+    trainer.train(1)
+    torch.testing.assert_close(scaling.embedding_mean, torch.from_numpy(frames).mean(dim=0), msg="fitted twice")
+
+
+def test_the_inputs_are_scaled_by_the_demonstrations_where_there_are_any(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=1)
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    expected = torch.from_numpy(make_episode(0).embeddings).mean(dim=0)
+    torch.testing.assert_close(trainer.networks.scaling.embedding_mean, expected)
+
+
+def demonstrations_in(trainer: Trainer, stage: Literal["offline", "online"]) -> list[bool]:
+    """Which rows of a stage's batch are of the demonstrations 0 and 1 of the tests."""
+    with trainer._stream(stage, 1) as stream:
+        drawn = stream.next()["embedding"]
+    frames = trainer.replay.frames(demonstrations=True)[0]
+    return [bool((frames == row).all(axis=1).any()) for row in drawn]
+
+
+def test_half_of_an_online_batch_is_demonstrations_and_all_of_an_offline_one(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.ingest(make_episode(10))
+    assert demonstrations_in(trainer, "online") == [True] * 8 + [False] * 8
+    assert demonstrations_in(trainer, "offline") == [True] * 16
+
+
+def test_the_share_of_demonstrations_is_the_presets(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstration_fraction=0.25)
+    trainer.ingest(make_episode(10))
+    assert sum(demonstrations_in(trainer, "online")) == 4
+
+
+def test_the_heads_learning_rate_changes_with_the_online_stage(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, actor_lr=1e-3, online_actor_lr=2e-4, critic_lr=5e-3)
+    rates = [
+        optimiser.param_groups[0] for optimiser in (trainer.networks.actor_optimiser, trainer.networks.critic_optimiser)
+    ]
+    trainer.offline(steps=1)
+    assert [group["lr"] for group in rates] == [1e-3, 5e-3]
+    trainer.ingest(make_episode(10))
+    trainer.train(1)
+    assert [group["lr"] for group in rates] == [2e-4, 5e-3]
+
+
+def test_discount_and_steps_of_the_target_are_the_presets(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    assert make_trainer(tmp_path / "task").online_stage.discount == 0.98, "the task's, where the preset names none"
+    trainer = make_trainer(tmp_path / "preset", demonstrations=0, discount=0.5, n_step=2)
+    assert (trainer.offline_stage.discount, trainer.online_stage.discount) == (0.5, 0.5)
+    trainer.ingest(make_episode(10, length=4))
+    batch = trainer.replay.gather(np.arange(4), trainer.replay.batch(4))
+    np.testing.assert_allclose(batch["reward"], [-0.075, -0.075, -0.05 + 0.5 * 10, 10], rtol=1e-6)
+    np.testing.assert_allclose(
+        batch["mc_return"], [-0.0875 + 0.125 * 10, -0.075 + 0.25 * 10, -0.05 + 0.5 * 10, 10], rtol=1e-6
+    )
+
+
+def test_a_return_that_a_later_take_over_earned_bounds_nothing(
+    make_trainer: MakeTrainer, make_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, demonstrations=0)
+    trainer.ingest(make_episode(10, length=4, operator=(2,)))
+    batch = trainer.online_stage.transitions(trainer.replay.gather(np.arange(4), trainer.replay.batch(4)))
+    assert torch.isinf(batch.bounds).tolist() == [True, True, False, False]
 
 
 def test_a_target_is_taken_from_a_random_subset_of_the_ensemble(make_trainer: MakeTrainer, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from conrft_learner.checkpoints import checkpoints
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.objectives import Figures
 from conrft_learner.pace import Pace
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_policy.policy_weights import PolicyWeights, load
 
@@ -86,6 +88,42 @@ def test_nothing_is_trained_before_the_demonstrations_have_arrived_from_elsewher
     assert trainer.offline_finished
 
 
+@pytest.mark.parametrize("started_from", [False, True], ids=["fresh", "started from a checkpoint"])
+def test_a_run_stopped_while_its_demonstrations_arrived_waits_for_the_rest(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, make_episode: MakeEpisode, started_from: bool
+) -> None:
+    earlier = make_trainer(tmp_path / "earlier")
+    earlier.offline()
+    arrived: list[bool] = []
+
+    def start() -> tuple[Trainer, LearningWorker]:
+        trainer = make_trainer(tmp_path / "run", demonstrations=0)
+        if not trainer.restore() and started_from:
+            trainer.start_from(tmp_path / "earlier")
+        intake = EpisodeIntake(trainer, NoEncoder(), tmp_path / "demos", tmp_path / "episodes")
+        nobody = {"on_weights": lambda weights: None, "on_standing": lambda standing: None}
+        return trainer, LearningWorker(trainer, intake, demonstrations_are_here=lambda: bool(arrived), **nobody)
+
+    write_episode(tmp_path / "demos", make_episode(11, mode=Mode.DEMONSTRATION))
+    write_episode(tmp_path / "episodes", make_episode(13))
+    trainer, worker = start()
+    work(worker)
+    trainer.save()  # as the node does when it is told to stop
+    trainer, worker = start()
+    work(worker)
+    assert (trainer.journal, trainer.begun) == (["test-000011"], False)
+    write_episode(tmp_path / "demos", make_episode(12, mode=Mode.DEMONSTRATION))
+    arrived.append(True)
+    work(worker)
+    assert trainer.journal == ["test-000011", "test-000012", "test-000013"] and trainer.begun
+    arrived.clear()  # the robot's machine is away: who has begun goes on
+    write_episode(tmp_path / "episodes", make_episode(14))
+    trainer.save()
+    trainer, worker = start()
+    work(worker)
+    assert trainer.journal[-1] == "test-000014"
+
+
 def test_an_episode_is_paid_for_and_then_its_weights_and_standing_come(
     worker: LearningWorker, trainer: Trainer, said: list[object], tmp_path: Path, make_episode: MakeEpisode
 ) -> None:
@@ -113,6 +151,20 @@ def test_each_episode_is_paid_for_before_the_next_is_taken(
         ("test-000002", 8),
         ("test-000002", 0),
     ]
+
+
+def test_speed_backlog_and_version_of_the_weights_are_in_the_log(
+    worker: LearningWorker, trainer: Trainer, tmp_path: Path, make_episode: MakeEpisode
+) -> None:
+    write_episode(tmp_path / "demos", make_episode(1, mode=Mode.DEMONSTRATION))
+    for number in (2, 3):
+        write_episode(tmp_path / "episodes", make_episode(number, length=8))
+    work(worker)
+    lines = [json.loads(line) for line in (trainer.run_dir / "metrics.jsonl").read_text().splitlines()]
+    offline, *online = [line for line in lines if line["stage"] == "learner"]
+    assert (offline["step"], online[0]["step"]) == (10, 18)
+    assert all(line["updates_per_s"] > 0 for line in (offline, *online))
+    assert [(line["waiting_episodes"], line["weights_version"]) for line in (offline, online[0])] == [(2, 0), (2, 18)]
 
 
 def test_a_refused_episode_is_reported_as_handled(
@@ -152,6 +204,36 @@ def test_told_to_stop_it_ends_after_the_update_under_way(
     monkeypatch.setattr(trainer, "_online_update", told_meanwhile)
     worker.run(stop, threading.Event())
     assert (trainer.online_updates, trainer.pending_updates) == (1, 7)
+
+
+def test_training_that_diverged_stops_and_says_so_until_it_is_told_to_end(
+    worker: LearningWorker,
+    trainer: Trainer,
+    tmp_path: Path,
+    make_episode: MakeEpisode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work(worker)
+    write_episode(tmp_path / "episodes", make_episode(1, length=8))
+    updates: list[BatchStream] = []
+
+    def diverges(stream: BatchStream) -> Figures:
+        updates.append(stream)
+        raise TrainingDiverged("td_loss is nan")
+
+    monkeypatch.setattr(trainer, "_online_update", diverges)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop, threading.Event(), 0.01))
+    thread.start()
+    while not worker.problem:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    thread.join(0.2)
+    assert thread.is_alive() and len(updates) == 1
+    assert worker.problem.startswith("training has stopped: td_loss is nan")
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_nothing_is_trained_before_lost_episodes_are_back(

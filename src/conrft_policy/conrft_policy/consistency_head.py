@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from conrft_policy.fast_tanh import Tanh
 from conrft_policy.noise_schedule import boundary_scalings, karras_levels
 
 LAYER_NORM_EPS = 1e-6
 
 Activation = Literal["tanh", "mish", "relu", "silu"]
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "mish": nn.Mish, "relu": nn.ReLU, "silu": nn.SiLU}
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": Tanh, "mish": nn.Mish, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 class HeadConfig(BaseModel):
@@ -76,7 +77,7 @@ class ProprioEncoder(nn.Sequential):
     """Stacked proprioception ``(B, proprio_dim)`` to a latent ``(B, latent)``: linear, LayerNorm, tanh."""
 
     def __init__(self, proprio_dim: int, latent: int) -> None:
-        super().__init__(xavier_linear(proprio_dim, latent), nn.LayerNorm(latent, eps=LAYER_NORM_EPS), nn.Tanh())
+        super().__init__(xavier_linear(proprio_dim, latent), nn.LayerNorm(latent, eps=LAYER_NORM_EPS), Tanh())
 
 
 class TimeEmbedding(nn.Module):

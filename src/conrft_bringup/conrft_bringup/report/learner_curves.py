@@ -49,6 +49,9 @@ _PANELS = (
     _Panel("steps driven by the operator", "steps per episode", (), "operator_steps"),
     _Panel("episode length", "steps", ("mean_length",), "length"),
     _Panel("staleness of the acting weights", "updates", ("mean_staleness",), "staleness"),
+    _Panel("speed", "updates/s", ("updates_per_s",)),
+    _Panel("episodes that wait, updates owed", "number", ("waiting_episodes", "pending_updates")),
+    _Panel("weights published", "updates", ("weights_version",)),
 )
 _NAMES = {
     "success_rate": "newest episodes",
@@ -70,7 +73,7 @@ def draw_learner_curves(files: Sequence[Path], path: Path) -> bool:
     records = [record for file in files for record in read_records(file)]
     stages = {stage: curves(records, stage) for stage in ("offline", "online")}
     episodes = online_episodes(records)
-    figures = _joined([*stages.values(), curves(episodes, "episodes")])
+    figures = _joined([*stages.values(), curves(episodes, "episodes"), curves(records, "learner")])
     panels = [panel for panel in _panels(figures) if any(name in figures for name in (*panel.lines, panel.dots))]
     if not panels:
         return False
@@ -152,7 +155,7 @@ def learner_summary(files: Sequence[Path]) -> str:
     """The newest figures of each stage, for a person."""
     records = [record for file in files for record in read_records(file)]
     lines = []
-    for stage in ("offline", "online"):
+    for stage in ("offline", "online", "learner"):
         if newest := [record for record in records if record.get("stage") == stage][-1:]:
             lines.append(f"{stage:<9} update {newest[0]['step']}  {_shown(newest[0])}")
     if episodes := online_episodes(records):

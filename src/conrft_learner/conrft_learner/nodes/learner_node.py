@@ -24,10 +24,10 @@ from conrft_learner.figure_sinks import open_sinks
 from conrft_learner.heap import keep_freed_memory
 from conrft_learner.intake import EpisodeIntake
 from conrft_learner.nodes.episode_service import EpisodeService
-from conrft_learner.offline import load_preset, run_config
+from conrft_learner.offline import load_preset, run_config, within_cores
 from conrft_learner.pace import needed_updates_per_s
 from conrft_learner.progress import offline_line, online_line
-from conrft_learner.trainer import Trainer
+from conrft_learner.trainer import Trainer, TrainingDiverged
 from conrft_learner.worker import LearningWorker, Standing
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Weights
 from conrft_policy.backbone import load_backbone
@@ -44,7 +44,6 @@ class LearnerNode(Node):
     def __init__(self) -> None:
         super().__init__("learner")
         self._declare_parameters()
-        torch.set_num_threads(self._value("threads"))
         keep_freed_memory()
         trainer, intake = self._make_trainer()
         self._trainer = trainer
@@ -52,13 +51,12 @@ class LearnerNode(Node):
         self._stop, self._wake = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._pull = self._make_pull()
-        begun = bool(trainer.journal)  # a run that is continued has had its demonstrations
         self._worker = LearningWorker(
             trainer,
             intake,
             on_weights=self._hand_over,
             on_standing=self._hand_over,
-            demonstrations_are_here=lambda: begun or self._pull is None or self._pull.demonstrations_are_here,
+            demonstrations_are_here=lambda: self._pull is None or self._pull.demonstrations_are_here,
         )
         self._connect()
         self._thread = threading.Thread(target=self._work, name="learning", daemon=True)
@@ -74,9 +72,9 @@ class LearnerNode(Node):
         if not self._thread.is_alive() and self._failure is None and self._trainer.unsaved:
             try:
                 self._trainer.save()
-            except OSError as error:
+            except (OSError, TrainingDiverged) as error:
                 self.get_logger().error(f"no checkpoint at the end: {error}; the last one holds")
-        self._trainer.log.close()
+        self._trainer.close()
         super().destroy_node()
 
     def _declare_parameters(self) -> None:
@@ -95,7 +93,7 @@ class LearnerNode(Node):
         encoder = "image encoder of the paper's critic: safetensors file, or 'random'; empty: what the preset names"
         declare("resnet_weights", "", described(encoder))
         declare("seed", 0, described("of initialisation, batches and noise", integers=(0, 2**31 - 1)))
-        declare("threads", 1, described("threads of torch on the CPU", integers=(1, 256)))
+        declare("threads", 1, described("cores of the CPU that training uses", integers=(1, 256)))
         declare("device", "cpu", described("torch device of the networks, such as cpu or cuda:0"))
         declare("niceness", 5, described("how far training steps back behind the control loop", integers=(0, 19)))
         declare("tensorboard", True, described("write TensorBoard files"))
@@ -113,6 +111,8 @@ class LearnerNode(Node):
                 raise ConfigError(f"parameter {name} is empty")
         task = load_config(TaskConfig, self._value("task_file"))
         preset = load_preset(self._value("preset_file"), self._value("resnet_weights"))
+        preset, self._threads = within_cores(preset, self._value("threads"))
+        torch.set_num_threads(self._threads)
         backbone = load_backbone(self._value("backbone"), task.instruction, device=self._value("device"))
         seed, run_dir = self._value("seed"), Path(self._value("run_dir")).expanduser()
         sinks = open_sinks(
@@ -168,7 +168,7 @@ class LearnerNode(Node):
     def _work(self) -> None:
         # Both belong to the thread that sets them. The control loop goes first where they share cores.
         os.nice(self._value("niceness"))
-        torch.set_num_threads(self._value("threads"))
+        torch.set_num_threads(self._threads)
         try:
             self._worker.run(self._stop, self._wake)
         except BaseException as error:
