@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -32,8 +32,6 @@ class OperatorHabits:
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
         negative_episodes: the first so many demonstrations are none: the hand looks about, touches nothing and aborts
             after look_about_ticks; they show the reward classifier what no success looks like.
-        veto_ticks: a success that others called is taken back when the plan has at least so many ticks to go: the task
-            is not about to be done, it has gone wrong.
         hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
             the gripper should do.
     """
@@ -51,7 +49,6 @@ class OperatorHabits:
     max_ticks: int = 30
     min_ticks: int = 8
     gain_ticks: float = 14.0
-    veto_ticks: float = 15.0
     hold_buttons: bool = True
     negative_episodes: int = 0
     look_about_ticks: int = 60
@@ -135,8 +132,7 @@ class ScriptedOperator:
 
     def disagrees(self, scene: SceneSnapshot) -> bool:
         """Whether a success that was called at ``scene`` is none, so that a person would take it back."""
-        watches = self.mode == "intervene" and not scene.success
-        return watches and self._plan.step(scene).ticks_to_go >= self.habits.veto_ticks
+        return self.mode == "intervene" and not scene.achieved
 
     def _demonstrate(self, scene: SceneSnapshot) -> OperatorInput:
         """Drives until success; then shows it from everywhere, with the button pressed."""
@@ -206,11 +202,4 @@ class ScriptedOperator:
         objects = {
             name: np.array([*(pose[:2] + self._aim.get(name, 0.0)), *pose[2:]]) for name, pose in scene.objects.items()
         }
-        return SceneSnapshot(
-            stamp_ns=scene.stamp_ns,
-            task=scene.task,
-            tcp_pose=scene.tcp_pose,
-            gripper_opening=scene.gripper_opening,
-            objects=objects,
-            success=scene.success,
-        )
+        return replace(scene, objects=objects)

@@ -129,11 +129,7 @@ class ScriptedOperatorNode(Node):
 
     def _judge_success(self, operator: ScriptedOperator, scene: SceneSnapshot) -> None:
         """Presses and lets go of the veto button when the classifier called a success that is none."""
-        try:
-            disagrees = operator.disagrees(scene)
-        except KeyError:
-            return  # reported with the next scene
-        if disagrees:
+        if operator.disagrees(scene):
             self._vetoes += 1
             for self._answer in (OperatorInput(veto=True), OperatorInput()):
                 self._send(scene.stamp_ns)
