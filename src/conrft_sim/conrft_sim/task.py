@@ -24,7 +24,7 @@ Randomisation = Literal["task", "wide"]
 
 DEFAULT_TASK = "pick_banana"
 REST_SPEED = 0.03  # m/s
-REST_SPIN = 0.5  # rad/s
+REST_SPIN = 0.05  # rad/s: a banana that still rolls over is not at rest
 
 
 class UnknownTask(KeyError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -65,6 +66,24 @@ def test_pin_that_is_not_all_in_is_no_success(simulation: Simulation, gap: float
     put_wheel(simulation, INSERTED + gap, ticks=0)
     simulation.control_step()
     assert not simulation.success()
+
+
+@pytest.mark.parametrize(
+    ("gap", "beside", "tilt", "achieved"),
+    [
+        (0.0, 0.0, 0.0, True),
+        (0.0020, 0.0, 0.0, False),
+        (0.0, 0.0020, 0.0, False),
+        (0.0, 0.0, 0.07, False),
+    ],
+    ids=["in", "not all the way down", "beside the socket", "tilted"],
+)
+def test_the_wheel_must_be_down_in_the_middle_and_upright(
+    simulation: Simulation, gap: float, beside: float, tilt: float, achieved: bool
+) -> None:
+    put_wheel(simulation, INSERTED + gap, beside=(beside, 0.0), tilt=tilt, ticks=0)
+    mujoco.mj_forward(simulation.model, simulation.data)
+    assert simulation.scene().achieved == achieved
 
 
 def test_wheel_that_leans_in_the_chamfer_is_no_success(simulation: Simulation) -> None:
