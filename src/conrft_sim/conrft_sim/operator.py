@@ -30,8 +30,11 @@ class OperatorHabits:
         lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
-        negative_episodes: the first so many demonstrations are none: the hand looks about, touches nothing and aborts
-            after look_about_ticks; they show the reward classifier what no success looks like.
+        negative_episodes: the first so many demonstrations are to fail; they show the reward classifier what no success
+            looks like. The hand gives up, looks about for look_about_ticks and aborts: by turns before it has touched
+            anything, and when the task is nearly done. A success by mistake is called one.
+        give_up_share: of all ticks to go the share that is left when the hand gives up late, from and to;
+        give_up_ticks: after so many it gives up in any case.
         hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
             the gripper should do.
     """
@@ -51,8 +54,12 @@ class OperatorHabits:
     gain_ticks: float = 14.0
     hold_buttons: bool = True
     negative_episodes: int = 0
-    look_about_ticks: int = 60
+    look_about_ticks: int = 38
+    give_up_share: tuple[float, float] = (0.10, 0.40)
+    give_up_ticks: int = 58
 
+
+_LETTING_GO_TICKS = 5  # in which the gripper opens before the hand moves away
 
 # The plan itself: nobody who follows it is faster.
 FLAWLESS = OperatorHabits(speed_low=1.0, speed_high=1.0, noise=0.0, aim_spread=0.0, pause_probability=0.0)
@@ -109,7 +116,11 @@ class ScriptedOperator:
         self._episode, self._ticks, self._shown = episode, 0, False
         self._look_at: Float64 | None = None
         self._speed = float(self._rng.uniform(h.speed_low, h.speed_high))
-        self._aim = {name: self._rng.normal(0.0, h.aim_spread, 2) for name in self._plan.aimed}
+        self._aim = {name: np.array([*self._rng.normal(0.0, h.aim_spread, 2), 0.0]) for name in self._plan.aimed}
+        self._give_up_share, self._whole_way, self._idle = 0.0, 0.0, 0
+        self._astray, self._had_it = np.zeros(3), False
+        if self.mode == "demonstrate" and 1 <= episode <= h.negative_episodes:
+            self._choose_failure()
         self._hand_error = np.zeros(6)
         self._pause = 0
         self._best = math.inf
@@ -137,17 +148,46 @@ class ScriptedOperator:
     def _demonstrate(self, scene: SceneSnapshot) -> OperatorInput:
         """Drives until success; then shows it from everywhere, with the button pressed."""
         self._ticks += 1
-        if 1 <= self._episode <= self.habits.negative_episodes:
-            return OperatorInput(twist=self._look_about(scene), abort=self._ticks > self.habits.look_about_ticks)
         self._shown = self._shown or scene.success
-        return OperatorInput(twist=self._look_about(scene), success=True) if self._shown else self._drive(scene)
+        if self._shown:
+            return OperatorInput(twist=self._look_about(scene), success=True)
+        wish = self._plan.step(self._misjudged(scene))
+        return self._show_failure(scene, wish) if self._gives_up(scene, wish) else self._drive(scene)
+
+    def _choose_failure(self) -> None:
+        """Gives up at once, or in every second episode late, with the place for the object misjudged."""
+        self._give_up_share = math.inf
+        if self._episode % 2 == 0:
+            self._give_up_share = float(self._rng.uniform(*self.habits.give_up_share))
+            self._speed = self.habits.speed_high
+            self._astray = self._rng.uniform(*self._plan.astray)
+            self._aim = {self._plan.aimed[0]: self._aim[self._plan.aimed[0]]}
+
+    def _gives_up(self, scene: SceneSnapshot, wish: PlanStep) -> bool:
+        """Whether a demonstration that is to fail has come so far; from then on the hand works no more."""
+        if self._astray.any() and wish.gripper == "close" and self._gripper_settled(wish, scene.gripper_opening):
+            self._had_it = True
+        if self._ticks == 1:
+            self._whole_way = wish.ticks_to_go
+        late = self._give_up_share > 0.0 and self._ticks > self.habits.give_up_ticks
+        return self._idle > 0 or late or wish.ticks_to_go < self._give_up_share * self._whole_way
+
+    def _show_failure(self, scene: SceneSnapshot, wish: PlanStep) -> OperatorInput:
+        """Lets go of what is in the hand, looks about, and aborts."""
+        self._idle += 1
+        has_worked = self._ticks > self._idle
+        if has_worked and wish.gripper != "keep" and self._idle <= _LETTING_GO_TICKS:
+            return OperatorInput(open=True)
+        return OperatorInput(twist=self._look_about(scene), abort=self._idle > self.habits.look_about_ticks)
 
     def _look_about(self, scene: SceneSnapshot) -> Float64:
-        """Twist (6,) towards one random point after another above the scene.
+        """Twist (6,) towards one random point after another above the scene, at first straight up to their height.
 
         So the reward classifier learns where the objects are, not where the hand is.
         """
         plan = self._plan
+        if scene.tcp_pose[2] < plan.look_low[2] - 0.01:
+            return np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
         if self._look_at is None or np.linalg.norm(self._look_at - scene.tcp_pose[:3]) < 0.04:
             self._look_at = self._rng.uniform(plan.look_low, plan.look_high)
         towards = (self._look_at - scene.tcp_pose[:3]) / plan.servo.translation_scale
@@ -198,8 +238,12 @@ class ScriptedOperator:
         return opening < self._plan.held_opening if wish.gripper == "close" else opening > 0.95
 
     def _misjudged(self, scene: SceneSnapshot) -> SceneSnapshot:
-        """The scene as this person sees it: objects a little beside where they are."""
+        """The scene as this person sees it: objects a little beside where they are.
+
+        One who is to fail also takes an object that was in the hand for well placed, wherever it was let go.
+        """
         objects = {
-            name: np.array([*(pose[:2] + self._aim.get(name, 0.0)), *pose[2:]]) for name, pose in scene.objects.items()
+            name: np.array([*(pose[:3] + self._aim.get(name, self._astray)), *pose[3:]])
+            for name, pose in scene.objects.items()
         }
-        return replace(scene, objects=objects)
+        return replace(scene, objects=objects, achieved=scene.achieved or self._had_it)

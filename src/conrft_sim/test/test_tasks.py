@@ -12,7 +12,7 @@ import pytest
 from conrft_data.reference_pose import ReferencePose
 from conrft_sim.environment import TaskEnv, environment_id, register
 from conrft_sim.operator import FLAWLESS, OperatorHabits, ScriptedOperator
-from conrft_sim.operator_benchmark import execute, measure, run_episode
+from conrft_sim.operator_benchmark import execute, hand_action, measure, run_episode
 from conrft_sim.perturbation import Perturbation
 from conrft_sim.plan import Plan, ideal_action
 from conrft_sim.simulation import Simulation
@@ -183,7 +183,8 @@ def test_the_free_box_is_free_and_within_reach(name: str) -> None:
         before = simulation.scene().objects
         down = simulation.reset_pose[3:]
         reached = simulation.tcp_pose[:3]
-        for corner in (plan.look_low, (plan.look_high[0], plan.look_low[1], plan.look_low[2]), plan.look_high):
+        above = (*reached[:2], max(reached[2], plan.look_low[2]))
+        for corner in (above, plan.look_low, (plan.look_high[0], plan.look_low[1], plan.look_low[2]), plan.look_high):
             for share in np.linspace(0, 1, 12):
                 simulation.set_target([*(reached + share * (np.array(corner) - reached)), *down])
                 simulation.advance()
@@ -193,6 +194,47 @@ def test_the_free_box_is_free_and_within_reach(name: str) -> None:
             assert np.linalg.norm(reached - corner) < 0.02
         for key, pose in simulation.scene().objects.items():
             assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+
+
+def failed_on_purpose(simulation: Simulation, plan: Plan, episode: int) -> tuple[str, int, float]:
+    """How a demonstration that is to fail ends, frames with open gates, and the least share of the way that is left."""
+    operator = ScriptedOperator("demonstrate", plan, seed=1, habits=OperatorHabits(negative_episodes=8))
+    simulation.reset(1, episode)
+    operator.reset(episode)
+    reference, gates_open, left = ReferencePose(simulation.task_config.motion_limits()), 0, []
+    reference.start(simulation.tcp_pose)
+    for _ in range(simulation.task_config.max_steps):
+        scene = simulation.scene()
+        hand = operator.act(scene)
+        assert hand.success == scene.success
+        if hand.success or hand.abort:
+            return "success" if hand.success else "abort", gates_open, min(left) / left[0]
+        gates_open += simulation.task.gates_passed(scene.tcp_pose, scene.gripper_opening)
+        left.append(plan.step(scene).ticks_to_go)
+        execute(simulation, reference, hand_action(hand, scene.tcp_pose))
+    return "timeout", gates_open, min(left) / left[0]
+
+
+@every_task
+def test_a_demonstration_in_which_nothing_is_touched_has_many_frames_with_open_gates(name: str) -> None:
+    with simulated(name) as simulation:
+        simulation.reset(1, 1)
+        before = simulation.scene().objects
+        end, gates_open, _ = failed_on_purpose(simulation, plan_of(name), 1)
+        assert end == "abort"
+        assert gates_open >= 30
+        for key, pose in simulation.scene().objects.items():
+            assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+
+
+@every_task
+def test_demonstrations_given_up_late_have_nearly_done_the_task_and_show_it_with_open_gates(name: str) -> None:
+    with simulated(name) as simulation:
+        tries = [failed_on_purpose(simulation, plan_of(name), episode) for episode in (2, 4, 6, 8)]
+    failures = [(gates_open, left) for end, gates_open, left in tries if end != "success"]
+    assert failures
+    assert min(gates_open for gates_open, _ in failures) >= 20
+    assert min(left for _, left in failures) < 0.6
 
 
 @every_task

@@ -77,7 +77,8 @@ class ScriptedOperatorNode(Node):
             "negative_episodes",
             habits.negative_episodes,
             described(
-                "first demonstrations in which the hand only looks about, for the classifier", integers=(0, 1000)
+                "first demonstrations, to fail: untouched and nearly done by turns, for the classifier",
+                integers=(0, 1000),
             ),
         )
         declare("noise", habits.noise, described("of the hand, in full actions", numbers=(0.0, 1.0)))

@@ -200,8 +200,9 @@ class HangKnotPlan(GraspPlan):
 
     phases = ("reach", "carry", "thread", "lower", "release", "retreat", "done")
     aimed = ("bead",)  # in the hand, the loop beside the hook is what is misjudged
-    look_low = (0.38, 0.10, 0.16)
-    look_high = (0.58, 0.20, 0.30)
+    astray = ((-0.010, 0.050, TIP_HEIGHT), (0.010, 0.065, TIP_HEIGHT))  # onto the tip
+    look_low = (0.38, -0.15, CLEAR_HEIGHT + 0.02)  # above the hook, where a success would be seen
+    look_high = (0.58, 0.20, CLEAR_HEIGHT + 0.11)
 
     def __init__(self, servo: Servo, *, retreat: float) -> None:
         """``retreat``: height at which the hand has left, m."""

@@ -122,6 +122,7 @@ class InsertWheelPlan(GraspPlan):
 
     phases = ("reach", "carry", "search", "push", "release", "retreat", "done")
     aimed = ("wheel",)  # in the hand, the pin beside the socket is what is misjudged
+    astray = ((-0.02, -0.02, 0.0), (0.02, 0.02, 0.0))  # onto the rim
     look_low = (0.40, -0.15, 0.15)
     look_high = (0.60, 0.20, 0.25)
 
