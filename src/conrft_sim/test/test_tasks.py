@@ -41,6 +41,35 @@ def test_its_configuration_bears_its_name(name: str) -> None:
     assert task_class(name).default_config().name == name
 
 
+# ConRFT, table of tasks: action dimension, demonstrations, step limit, who resets; here also what is drawn anew for each
+# episode: the object, its axes, and half the range, m.
+PAPER: dict[str, tuple[int, int, int, str, str, str, float]] = {
+    "pick_banana": (7, 20, 100, "human", "banana", "xy", 0.03),
+    "put_spoon": (7, 20, 100, "human", "spoon", "xy", 0.03),
+    "open_drawer": (6, 20, 100, "script", "cabinet", "xy", 0.03),
+    "pick_bread": (7, 30, 100, "human", "toaster", "xy", 0.02),
+    "open_toaster": (6, 20, 100, "script", "toaster", "yz", 0.02),
+    "put_bread": (7, 30, 120, "human", "slice", "xy", 0.02),
+    "insert_wheel": (7, 30, 100, "human", "wheel", "xy", 0.02),
+    "hang_chinese_knot": (7, 30, 100, "human", "hook", "yz", 0.03),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_it_is_set_up_as_in_the_paper(name: str) -> None:
+    config = task_class(name).default_config()
+    *expected, item, axes, spread = PAPER[name]
+    assert [config.action_dim, config.demonstrations, config.max_steps, config.reset.kind] == expected
+    with simulated(name) as simulation:
+        places = []
+        for episode in range(100):
+            simulation.reset(0, episode)
+            places.append(simulation.scene().objects[item][:3])
+    ranges = np.ptp(places, axis=0)
+    assert ranges == pytest.approx([2 * spread * (axis in axes) for axis in "xyz"], abs=0.003)
+    assert ranges.max() <= 2 * spread
+
+
 @every_task
 def test_start_states_depend_on_seed_and_episode_alone_and_are_no_success(name: str) -> None:
     def states(simulation: Simulation, *episodes: int) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ class PickBanana(Task):
             max_steps=100,
             demonstrations=20,
             cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-            reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
+            reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
             workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.3),
             reward=RewardConfig(threshold=0.7, min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
         )
