@@ -133,14 +133,16 @@ def test_hand_that_has_not_risen_is_no_success(simulation: Simulation) -> None:
 def test_the_socket_leaves_half_a_millimetre_on_each_side(simulation: Simulation) -> None:
     put_wheel(simulation, INSERTED)
     places = []
-    for push in ([3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]):
+    for push in ([1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]):  # N: contacts give way a little
         body = simulation.model.body("wheel").id
         simulation.data.xfrc_applied[body, :2] = push
         for _ in range(5):
             simulation.advance()
         simulation.data.xfrc_applied[body] = 0.0
         places.append(wheel(simulation)[:2])
-    assert np.ptp(np.array(places), axis=0).max() < 0.003
+    play = np.ptp(np.array(places), axis=0)
+    assert play.min() > 2 * insert_wheel.CLEARANCE - 1e-4
+    assert play.max() < 2 * insert_wheel.CLEARANCE + 5e-4
     assert insert_wheel.CLEARANCE == 0.0005
 
 
