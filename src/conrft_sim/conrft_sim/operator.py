@@ -30,6 +30,8 @@ class OperatorHabits:
         lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
+        distrust: with each further take-over of an episode max_ticks and gain_ticks are so many times longer: a policy
+            that has spoilt it again gets it back later.
         negative_episodes: the first so many demonstrations are to fail; they show the reward classifier what no success
             looks like. The hand gives up, looks about for look_about_ticks and aborts: by turns before it has touched
             anything, and when the task is nearly done. A success by mistake is called one.
@@ -52,6 +54,7 @@ class OperatorHabits:
     max_ticks: int = 30
     min_ticks: int = 8
     gain_ticks: float = 14.0
+    distrust: float = 1.0
     hold_buttons: bool = True
     negative_episodes: int = 0
     look_about_ticks: int = 38
@@ -125,7 +128,7 @@ class ScriptedOperator:
         self._pause = 0
         self._best = math.inf
         self._stalled = 0
-        self._driving = 0
+        self._driving, self._takeovers = 0, 0
         self._start_ticks = 0.0
 
     @property
@@ -200,8 +203,9 @@ class ScriptedOperator:
             self._driving = 0
             return OperatorInput()
         if self._driving:
-            advanced = self._start_ticks - to_go >= h.gain_ticks and self._driving >= h.min_ticks
-            if advanced or self._driving >= h.max_ticks:
+            patience = 1.0 + h.distrust * (self._takeovers - 1)
+            advanced = self._start_ticks - to_go >= patience * h.gain_ticks and self._driving >= h.min_ticks
+            if advanced or self._driving >= patience * h.max_ticks:
                 self._driving, self._stalled, self._best = 0, 0, to_go
                 return OperatorInput()
             self._driving += 1
@@ -211,6 +215,7 @@ class ScriptedOperator:
         self._best = min(self._best, to_go) if self._stalled == 0 else self._best
         if self._stalled >= h.stall_ticks or lost:
             self._driving, self._start_ticks, self._pause = 1, to_go, 0
+            self._takeovers += 1
             return self._drive(scene)
         return OperatorInput()
 

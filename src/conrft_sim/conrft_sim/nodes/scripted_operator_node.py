@@ -70,7 +70,9 @@ class ScriptedOperatorNode(Node):
             described("ticks without progress before a take-over", integers=(1, 1000)),
         )
         declare("min_ticks", habits.min_ticks, described("shortest take-over, ticks", integers=(1, 1000)))
-        declare("max_ticks", habits.max_ticks, described("longest take-over, ticks", integers=(1, 1000)))
+        declare(
+            "max_ticks", habits.max_ticks, described("longest first take-over of an episode, ticks", integers=(1, 1000))
+        )
         declare("speed_low", habits.speed_low, described("slowest episode, share of full speed", numbers=(0.05, 1.0)))
         declare("speed_high", habits.speed_high, described("fastest episode, share of full speed", numbers=(0.05, 1.0)))
         declare(
