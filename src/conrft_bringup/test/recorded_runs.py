@@ -193,6 +193,7 @@ def _scene(seen: Observation, banana: tuple[float, float], done: bool) -> object
             gripper_opening=1.0,
             objects={"banana": np.array([*banana, *flat]), "plate": np.array([0.5, -0.13, *flat])},
             success=done,
+            achieved=done,
         ),
         "base",
     )

@@ -23,6 +23,9 @@ from conrft_bringup.evaluation.start_states import StartAxes, quadrants, start_a
 from conrft_bringup.evaluation.trial_recording import TrialRecording, read_trial
 from conrft_bringup.evaluation.trial_series import persons_trials, simulated_trials
 from conrft_bringup.trials import mean_success_length
+from conrft_data import topics
+from conrft_data.bags import EpisodeWriter, definitions
+from conrft_data.bags.definitions import definition_text
 from conrft_data.config import TaskConfig, load_config
 from conrft_data.types import ActionSource, Mode, Outcome
 
@@ -58,6 +61,24 @@ def test_a_recording_tells_who_moved_the_arm_how_it_began_and_when_it_was_done(t
     assert trial.start["banana"][:2].tolist() == [0.5, 0.1]
     assert trial.truth == {0: False, 1: False, 2: False, 3: False, 4: True}
     assert trial.why_void() == ""
+
+
+def test_a_recording_from_before_the_scene_told_what_is_achieved_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = "bool achieved\n"
+    older, write = definition_text("conrft_msgs/msg/SceneState").replace(field, ""), EpisodeWriter.write
+
+    def write_older(writer: EpisodeWriter, topic: str, raw: bytes, stamp_ns: int) -> None:
+        write(writer, topic, raw[:-1] if topic == topics.SCENE_STATE else raw, stamp_ns)
+
+    texts = {"conrft_msgs/msg/SceneState": older}
+    monkeypatch.setattr(definitions, "definition_text", lambda name: texts.get(name) or definition_text(name))
+    monkeypatch.setattr(EpisodeWriter, "write", write_older)
+    write_trial(tmp_path, 4, "pp", success=True, banana=(0.5, 0.1))
+    trial = only_trial(tmp_path)
+    assert trial.start["banana"][:2].tolist() == [0.5, 0.1]
+    assert trial.truth == {0: False, 1: False, 2: True}
 
 
 def test_an_answer_of_the_policy_that_was_not_recorded_is_proven_by_the_action(tmp_path: Path) -> None:

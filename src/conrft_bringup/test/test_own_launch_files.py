@@ -159,6 +159,18 @@ def test_a_real_robot_has_no_simulator_its_own_clock_and_a_person_at_the_device(
     assert parameters(processes["intervention_mux"])["operator_expected"] is True, "nothing begins without the device"
 
 
+@pytest.mark.parametrize("name", ["record_demos", "train", "evaluate"])
+def test_on_a_robot_each_episode_waits_until_a_person_has_put_the_scene_back(
+    name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    def waits(**arguments: str) -> object:
+        return parameters(started(name, environment, tmp_path, **arguments)["supervisor"])["wait_for_start"]
+
+    assert waits() is False
+    assert waits(robot="fr3") is True
+    assert waits(robot="fr3", wait_for_start="false") is False
+
+
 def test_an_episode_ends_when_a_node_that_nobody_starts_again_falls_silent(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

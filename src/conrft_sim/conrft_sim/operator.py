@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -30,10 +30,13 @@ class OperatorHabits:
         lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
-        negative_episodes: the first so many demonstrations are none: the hand looks about, touches nothing and aborts
-            after look_about_ticks; they show the reward classifier what no success looks like.
-        veto_ticks: a success that others called is taken back when the plan has at least so many ticks to go: the task
-            is not about to be done, it has gone wrong.
+        distrust: with each further take-over of an episode max_ticks and gain_ticks are so many times longer: a policy
+            that has spoilt it again gets it back later.
+        negative_episodes: the first so many demonstrations are to fail; they show the reward classifier what no success
+            looks like. The hand gives up, looks about for look_about_ticks and aborts: by turns before it has touched
+            anything, and when the task is nearly done. A success by mistake is called one.
+        give_up_share: of all ticks to go the share that is left when the hand gives up late, from and to;
+        give_up_ticks: after so many it gives up in any case.
         hold_buttons: whether the gripper button stays pressed while the operator moves, so that every tick says what
             the gripper should do.
     """
@@ -51,11 +54,15 @@ class OperatorHabits:
     max_ticks: int = 30
     min_ticks: int = 8
     gain_ticks: float = 14.0
-    veto_ticks: float = 15.0
+    distrust: float = 1.0
     hold_buttons: bool = True
     negative_episodes: int = 0
-    look_about_ticks: int = 60
+    look_about_ticks: int = 38
+    give_up_share: tuple[float, float] = (0.10, 0.40)
+    give_up_ticks: int = 58
 
+
+_LETTING_GO_TICKS = 5  # in which the gripper opens before the hand moves away
 
 # The plan itself: nobody who follows it is faster.
 FLAWLESS = OperatorHabits(speed_low=1.0, speed_high=1.0, noise=0.0, aim_spread=0.0, pause_probability=0.0)
@@ -112,12 +119,16 @@ class ScriptedOperator:
         self._episode, self._ticks, self._shown = episode, 0, False
         self._look_at: Float64 | None = None
         self._speed = float(self._rng.uniform(h.speed_low, h.speed_high))
-        self._aim = {name: self._rng.normal(0.0, h.aim_spread, 2) for name in self._plan.aimed}
+        self._aim = {name: np.array([*self._rng.normal(0.0, h.aim_spread, 2), 0.0]) for name in self._plan.aimed}
+        self._give_up_share, self._whole_way, self._idle = 0.0, 0.0, 0
+        self._astray, self._had_it = np.zeros(3), False
+        if self.mode == "demonstrate" and 1 <= episode <= h.negative_episodes:
+            self._choose_failure()
         self._hand_error = np.zeros(6)
         self._pause = 0
         self._best = math.inf
         self._stalled = 0
-        self._driving = 0
+        self._driving, self._takeovers = 0, 0
         self._start_ticks = 0.0
 
     @property
@@ -135,23 +146,51 @@ class ScriptedOperator:
 
     def disagrees(self, scene: SceneSnapshot) -> bool:
         """Whether a success that was called at ``scene`` is none, so that a person would take it back."""
-        watches = self.mode == "intervene" and not scene.success
-        return watches and self._plan.step(scene).ticks_to_go >= self.habits.veto_ticks
+        return self.mode == "intervene" and not scene.achieved
 
     def _demonstrate(self, scene: SceneSnapshot) -> OperatorInput:
         """Drives until success; then shows it from everywhere, with the button pressed."""
         self._ticks += 1
-        if 1 <= self._episode <= self.habits.negative_episodes:
-            return OperatorInput(twist=self._look_about(scene), abort=self._ticks > self.habits.look_about_ticks)
         self._shown = self._shown or scene.success
-        return OperatorInput(twist=self._look_about(scene), success=True) if self._shown else self._drive(scene)
+        if self._shown:
+            return OperatorInput(twist=self._look_about(scene), success=True)
+        wish = self._plan.step(self._misjudged(scene))
+        return self._show_failure(scene, wish) if self._gives_up(scene, wish) else self._drive(scene)
+
+    def _choose_failure(self) -> None:
+        """Gives up at once, or in every second episode late, with the place for the object misjudged."""
+        self._give_up_share = math.inf
+        if self._episode % 2 == 0:
+            self._give_up_share = float(self._rng.uniform(*self.habits.give_up_share))
+            self._speed = self.habits.speed_high
+            self._astray = self._rng.uniform(*self._plan.astray)
+            self._aim = {self._plan.aimed[0]: self._aim[self._plan.aimed[0]]}
+
+    def _gives_up(self, scene: SceneSnapshot, wish: PlanStep) -> bool:
+        """Whether a demonstration that is to fail has come so far; from then on the hand works no more."""
+        if self._astray.any() and wish.gripper == "close" and self._gripper_settled(wish, scene.gripper_opening):
+            self._had_it = True
+        if self._ticks == 1:
+            self._whole_way = wish.ticks_to_go
+        late = self._give_up_share > 0.0 and self._ticks > self.habits.give_up_ticks
+        return self._idle > 0 or late or wish.ticks_to_go < self._give_up_share * self._whole_way
+
+    def _show_failure(self, scene: SceneSnapshot, wish: PlanStep) -> OperatorInput:
+        """Lets go of what is in the hand, looks about, and aborts."""
+        self._idle += 1
+        has_worked = self._ticks > self._idle
+        if has_worked and wish.gripper != "keep" and self._idle <= _LETTING_GO_TICKS:
+            return OperatorInput(open=True)
+        return OperatorInput(twist=self._look_about(scene), abort=self._idle > self.habits.look_about_ticks)
 
     def _look_about(self, scene: SceneSnapshot) -> Float64:
-        """Twist (6,) towards one random point after another above the scene.
+        """Twist (6,) towards one random point after another above the scene, at first straight up to their height.
 
         So the reward classifier learns where the objects are, not where the hand is.
         """
         plan = self._plan
+        if scene.tcp_pose[2] < plan.look_low[2] - 0.01:
+            return np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
         if self._look_at is None or np.linalg.norm(self._look_at - scene.tcp_pose[:3]) < 0.04:
             self._look_at = self._rng.uniform(plan.look_low, plan.look_high)
         towards = (self._look_at - scene.tcp_pose[:3]) / plan.servo.translation_scale
@@ -164,8 +203,9 @@ class ScriptedOperator:
             self._driving = 0
             return OperatorInput()
         if self._driving:
-            advanced = self._start_ticks - to_go >= h.gain_ticks and self._driving >= h.min_ticks
-            if advanced or self._driving >= h.max_ticks:
+            patience = 1.0 + h.distrust * (self._takeovers - 1)
+            advanced = self._start_ticks - to_go >= patience * h.gain_ticks and self._driving >= h.min_ticks
+            if advanced or self._driving >= patience * h.max_ticks:
                 self._driving, self._stalled, self._best = 0, 0, to_go
                 return OperatorInput()
             self._driving += 1
@@ -175,6 +215,7 @@ class ScriptedOperator:
         self._best = min(self._best, to_go) if self._stalled == 0 else self._best
         if self._stalled >= h.stall_ticks or lost:
             self._driving, self._start_ticks, self._pause = 1, to_go, 0
+            self._takeovers += 1
             return self._drive(scene)
         return OperatorInput()
 
@@ -202,15 +243,12 @@ class ScriptedOperator:
         return opening < self._plan.held_opening if wish.gripper == "close" else opening > 0.95
 
     def _misjudged(self, scene: SceneSnapshot) -> SceneSnapshot:
-        """The scene as this person sees it: objects a little beside where they are."""
+        """The scene as this person sees it: objects a little beside where they are.
+
+        One who is to fail also takes an object that was in the hand for well placed, wherever it was let go.
+        """
         objects = {
-            name: np.array([*(pose[:2] + self._aim.get(name, 0.0)), *pose[2:]]) for name, pose in scene.objects.items()
+            name: np.array([*(pose[:3] + self._aim.get(name, self._astray)), *pose[3:]])
+            for name, pose in scene.objects.items()
         }
-        return SceneSnapshot(
-            stamp_ns=scene.stamp_ns,
-            task=scene.task,
-            tcp_pose=scene.tcp_pose,
-            gripper_opening=scene.gripper_opening,
-            objects=objects,
-            success=scene.success,
-        )
+        return replace(scene, objects=objects, achieved=scene.achieved or self._had_it)

@@ -52,8 +52,8 @@ def execute(simulation: Simulation, reference: ReferencePose, action: NDArray[np
 
 def measure(
     task: str, episodes: int, seed: int, perturbation: Perturbation, habits: OperatorHabits | None = None
-) -> dict[str, float]:
-    """Share of episodes that succeed, mean length of those, and seconds; raises UnknownTask."""
+) -> dict[str, float | None]:
+    """Share of episodes that succeed, mean length of those (None without any), and seconds; raises UnknownTask."""
     kind = task_class(task)
     config = kind.default_config()
     operator = ScriptedOperator("demonstrate", kind.plan(config), seed, habits=habits)
@@ -63,7 +63,7 @@ def measure(
     lengths = [length for success, length in results if success]
     return {
         "success": len(lengths) / episodes,
-        "mean_length": round(float(np.mean(lengths)), 1) if lengths else float("nan"),
+        "mean_length": round(float(np.mean(lengths)), 1) if lengths else None,
         "episodes": episodes,
         "max_steps": config.max_steps,
         "wall_s": round(time.perf_counter() - start, 1),
@@ -98,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _line(task: str, f: dict[str, float]) -> str:
-    return f"{task:<20} success {f['success']:6.1%}   mean length {f['mean_length']:5.1f} steps   {f['wall_s']:.1f} s"
+def _line(task: str, f: dict[str, float | None]) -> str:
+    length = "    -" if f["mean_length"] is None else f"{f['mean_length']:5.1f}"
+    return f"{task:<20} success {f['success']:6.1%}   mean length {length} steps   {f['wall_s']:.1f} s"
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ class PickAndPlacePlan(GraspPlan):
         to_place = float(np.linalg.norm(item[:2] - place[:2]))
         to_tool = float(np.linalg.norm(item[:3] - scene.tcp_pose[:3]))
         released = scene.gripper_opening > self.held_range(scene)[1]
-        if to_place < p.radius + (p.settled_radius if released else 0.0) and item[2] < rest + 0.010:
+        near = to_place < p.radius + (p.settled_radius if released else 0.0) and item[2] < rest + 0.010
+        if near or (scene.achieved and not self.is_held(scene)):
             return self._leave(scene, beside=to_tool < 0.06)
         if self.is_held(scene):
             return self._carry(scene, rest)

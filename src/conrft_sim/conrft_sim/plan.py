@@ -45,12 +45,14 @@ class Plan(ABC):
         phases: every phase that ``step`` may name, in their usual order.
         aimed: objects whose place a person misjudges by a few millimetres.
         held_opening: largest opening, 0..1, of a closed hand that holds what the task is about.
+        astray: corners of a box around its place, m: an object that was put there has the task nearly done.
         look_low, look_high: corners of a box, base frame, m, in which the hand moves freely and touches nothing.
     """
 
     phases: ClassVar[tuple[str, ...]]
     aimed: tuple[str, ...]
     held_opening: float = 0.47
+    astray: tuple[Point, Point] = ((-0.06, -0.06, 0.0), (0.06, 0.06, 0.0))
     look_low: Point
     look_high: Point
 

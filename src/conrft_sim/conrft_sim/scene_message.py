@@ -18,6 +18,7 @@ def scene_to_msg(scene: SceneSnapshot, frame_id: str) -> SceneState:
     message.objects = sorted(scene.objects)
     message.poses = [pose_to_msg(scene.objects[name]) for name in message.objects]
     message.success = bool(scene.success)
+    message.achieved = bool(scene.achieved)
     return message
 
 
@@ -34,4 +35,5 @@ def scene_from_msg(message: SceneState) -> SceneSnapshot:
             for name, pose in zip(names, message.poses, strict=True)
         },
         success=bool(message.success),
+        achieved=bool(message.achieved),
     )

@@ -25,6 +25,7 @@ class SceneSnapshot:
         gripper_opening: 0 closed .. 1 open.
         objects: pose ``(7,)`` by object name, base frame.
         success: ground truth of the task.
+        achieved: the objects are where the task wants them, whatever the hand does; a success is more than that.
     """
 
     stamp_ns: int
@@ -33,3 +34,4 @@ class SceneSnapshot:
     gripper_opening: float
     objects: Mapping[str, Float64]
     success: bool
+    achieved: bool

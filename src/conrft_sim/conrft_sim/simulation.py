@@ -233,6 +233,7 @@ class Simulation:
             gripper_opening=self.gripper_opening,
             objects=self.task.object_poses(self.data),
             success=self.success(),
+            achieved=self.task.achieved(self.data),
         )
 
     def close(self) -> None:

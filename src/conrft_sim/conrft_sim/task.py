@@ -24,7 +24,7 @@ Randomisation = Literal["task", "wide"]
 
 DEFAULT_TASK = "pick_banana"
 REST_SPEED = 0.03  # m/s
-REST_SPIN = 0.5  # rad/s
+REST_SPIN = 0.05  # rad/s: a banana that still rolls over is not at rest
 
 
 class UnknownTask(KeyError):
@@ -76,8 +76,15 @@ class Task(ABC):
         """Pose (7,) by name of all that the operator must see, base frame; handles and levers count as objects."""
 
     @abstractmethod
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """Whether the objects are where the task wants them, whatever the hand does: held or let go, moving or at rest.
+
+        A person who sees that does not take back a success that others called, even before it is one.
+        """
+
+    @abstractmethod
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
-        """Ground truth, of a scene whose ``data`` is consistent (after a step or ``mj_forward``)."""
+        """Ground truth: ``achieved``, and for good. ``data`` is consistent (after a step or ``mj_forward``)."""
 
     def gates_passed(self, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Whether gripper and tool height allow a success at all, as the reward's gates say."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -67,6 +68,24 @@ def test_pin_that_is_not_all_in_is_no_success(simulation: Simulation, gap: float
     assert not simulation.success()
 
 
+@pytest.mark.parametrize(
+    ("gap", "beside", "tilt", "achieved"),
+    [
+        (0.0, 0.0, 0.0, True),
+        (0.0020, 0.0, 0.0, False),
+        (0.0, 0.0020, 0.0, False),
+        (0.0, 0.0, 0.07, False),
+    ],
+    ids=["in", "not all the way down", "beside the socket", "tilted"],
+)
+def test_the_wheel_must_be_down_in_the_middle_and_upright(
+    simulation: Simulation, gap: float, beside: float, tilt: float, achieved: bool
+) -> None:
+    put_wheel(simulation, INSERTED + gap, beside=(beside, 0.0), tilt=tilt, ticks=0)
+    mujoco.mj_forward(simulation.model, simulation.data)
+    assert simulation.scene().achieved == achieved
+
+
 def test_wheel_that_leans_in_the_chamfer_is_no_success(simulation: Simulation) -> None:
     put_wheel(simulation, INSERTED + 0.004, beside=(0.0, 0.002), tilt=0.25, ticks=0)
     simulation.control_step()
@@ -114,14 +133,16 @@ def test_hand_that_has_not_risen_is_no_success(simulation: Simulation) -> None:
 def test_the_socket_leaves_half_a_millimetre_on_each_side(simulation: Simulation) -> None:
     put_wheel(simulation, INSERTED)
     places = []
-    for push in ([3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]):
+    for push in ([1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]):  # N: contacts give way a little
         body = simulation.model.body("wheel").id
         simulation.data.xfrc_applied[body, :2] = push
         for _ in range(5):
             simulation.advance()
         simulation.data.xfrc_applied[body] = 0.0
         places.append(wheel(simulation)[:2])
-    assert np.ptp(np.array(places), axis=0).max() < 0.003
+    play = np.ptp(np.array(places), axis=0)
+    assert play.min() > 2 * insert_wheel.CLEARANCE - 1e-4
+    assert play.max() < 2 * insert_wheel.CLEARANCE + 5e-4
     assert insert_wheel.CLEARANCE == 0.0005
 
 

@@ -245,6 +245,40 @@ def test_a_take_over_ends_after_thirty_ticks_even_without_progress(simulation: S
     assert not any(active[42:])
 
 
+def test_each_further_take_over_of_an_episode_lasts_longer(simulation: Simulation) -> None:
+    simulation.reset(4, 0)
+    operator = ScriptedOperator("intervene", PLAN, habits=OperatorHabits(pause_probability=0.0))
+    scene = simulation.scene()  # nothing that the hand does helps
+    driving = np.array([operator.act(scene).active for _ in range(240)])
+    changes = np.flatnonzero(np.diff(driving.astype(int)))
+    assert np.diff(changes)[::2].tolist() == [30, 60, 90]
+    operator.reset(1)
+    assert sum(operator.act(scene).active for _ in range(48)) == 30
+
+
+def test_a_take_over_lasts_until_the_distrusted_task_has_advanced_further(simulation: Simulation) -> None:
+    def driven(distrust: float) -> int:
+        habits = OperatorHabits(speed_low=0.8, speed_high=0.8, pause_probability=0.0, distrust=distrust)
+        operator = ScriptedOperator("intervene", PLAN, seed=1, habits=habits)
+        operator.reset(1)
+        simulation.reset(4, 0)
+        still = simulation.scene()
+        for _ in range(12 + 30):
+            operator.act(still)  # a take-over in vain
+        ticks = 0
+
+        def policy(scene: SceneSnapshot) -> np.ndarray:
+            nonlocal ticks
+            hand = operator.act(scene)
+            ticks += operator.intervening
+            return action_of(hand, scene) if operator.intervening else np.zeros(7)
+
+        run(simulation, policy, steps=45)
+        return ticks
+
+    assert driven(1.0) > driven(0.0) + 5
+
+
 def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> None:
     simulation.reset(4, 0)
     steady = OperatorHabits(speed_low=0.8, speed_high=0.8, noise=0.1, pause_probability=0.0)

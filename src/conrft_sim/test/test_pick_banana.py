@@ -23,7 +23,7 @@ def simulation() -> Iterator[Simulation]:
 
 
 def put_banana(
-    simulation: Simulation, *, offset: tuple[float, float] = (0.0, 0.0), height: float = REST_HEIGHT, ticks: int = 3
+    simulation: Simulation, *, offset: tuple[float, float] = (0.0, 0.0), height: float = REST_HEIGHT, ticks: int = 12
 ) -> None:
     """Puts the banana ``offset`` beside the plate's middle, at ``height``, and lets the scene settle."""
     x, y = pick_banana.PLATE_POSITION
@@ -34,6 +34,11 @@ def put_banana(
 
 def test_banana_on_the_plate_and_open_hand_above_is_a_success(simulation: Simulation) -> None:
     put_banana(simulation)
+    assert simulation.success()
+
+
+def test_banana_that_lies_across_the_plate_far_from_its_middle_is_a_success(simulation: Simulation) -> None:
+    put_banana(simulation, offset=(0.0, 0.065))
     assert simulation.success()
 
 
@@ -73,6 +78,29 @@ def test_banana_that_leans_from_the_table_against_the_plate_is_no_success(simula
     for _ in range(8):
         simulation.advance()
     assert not simulation.success()
+
+
+@pytest.mark.parametrize(
+    ("beside", "drop", "yaw", "velocity"),
+    [
+        ((0.0275, 0.0539), 0.0066, -0.8619, (0.0151, 0.0479, -0.0057)),
+        ((-0.0621, 0.0478), 0.0151, -0.2534, (-0.0345, 0.0666, -0.0625)),
+        ((-0.0258, -0.0670), 0.0001, 1.2393, (-0.0182, -0.0053, 0.1371)),
+        ((0.0649, 0.0145), 0.0062, -1.0668, (-0.0800, -0.0840, -0.0061)),
+        ((0.0279, -0.0509), 0.0108, -2.5806, (-0.0141, 0.0307, -0.0454)),
+        ((-0.0534, -0.0103), 0.0081, 0.5144, (0.0195, 0.0328, -0.0626)),
+    ],
+)
+def test_banana_that_is_about_to_lean_over_the_rim_is_no_success_for_a_moment(
+    simulation: Simulation, beside: tuple[float, float], drop: float, yaw: float, velocity: tuple[float, float, float]
+) -> None:
+    x, y = np.add(pick_banana.PLATE_POSITION, beside)
+    simulation.task.set_free_body(simulation.data, "banana", [x, y, REST_HEIGHT + drop], yaw)
+    simulation.data.joint("banana").qvel[:3] = velocity
+    for _ in range(30):
+        simulation.advance()
+        assert not simulation.success()
+    assert "world" in simulation.task.touching(simulation.data, "banana")  # an end has come down on the table
 
 
 def test_closed_hand_is_no_success(simulation: Simulation) -> None:

@@ -131,6 +131,16 @@ def test_nearly_is_no_success_even_without_gates(simulation: Simulation, nearly:
     assert not simulation.success()
 
 
+def test_slice_held_up_by_a_hand_below_the_gate_is_no_success() -> None:
+    gate = CONFIG.reward.model_copy(update={"min_tcp_height": 0.30})
+    with Simulation(CONFIG.model_copy(update={"reward": gate})) as simulation:
+        simulation.reset(0, 1)
+        pull(simulation, lambda: simulation.scene().achieved)
+        settle(simulation)
+        assert simulation.scene().achieved
+        assert not simulation.success()
+
+
 def test_the_gates_alone_refuse_an_empty_closed_hand() -> None:
     with Simulation(CONFIG) as simulation:
         simulation.set_gripper(0.0)

@@ -23,7 +23,7 @@ TICK_NS = 100_000_000
 SUCCESS_BUTTON, VETO_BUTTON = 2, 4
 
 
-def scene(tick: int, *, success: bool = False) -> SceneSnapshot:
+def scene(tick: int, *, success: bool = False, achieved: bool = False) -> SceneSnapshot:
     """The start of the task at a tick."""
     return SceneSnapshot(
         stamp_ns=tick * TICK_NS,
@@ -35,6 +35,7 @@ def scene(tick: int, *, success: bool = False) -> SceneSnapshot:
             "plate": np.array([0.50, -0.13, 0.0, 0.0, 0.0, 0.0, 1.0]),
         },
         success=success,
+        achieved=success or achieved,
     )
 
 
@@ -93,10 +94,11 @@ def rest(graph_of: Any) -> Iterator[Rest]:
 
 
 def test_scene_survives_the_message() -> None:
-    sent = scene(4, success=True)
+    sent = scene(4, achieved=True)
     received = scene_from_msg(scene_to_msg(sent, "base"))
     assert received.stamp_ns == sent.stamp_ns
-    assert received.success
+    assert (received.success, received.achieved) == (False, True)
+    assert scene_from_msg(scene_to_msg(scene(4, success=True), "base")).success
     assert received.tcp_pose == pytest.approx(sent.tcp_pose)
     assert {name: pose.tolist() for name, pose in received.objects.items()} == {
         name: pose.tolist() for name, pose in sent.objects.items()
@@ -165,10 +167,10 @@ def test_in_evaluation_the_judge_only_presses_success(rest: Rest) -> None:
         assert buttons[SUCCESS_BUTTON] == int(tick == 19)
 
 
-def vetoes(rest: Rest, mode: Mode, outcome: Outcome, *, success: bool) -> list[int]:
-    """The veto button's states after an episode that ended at the start of the task."""
+def vetoes(rest: Rest, mode: Mode, outcome: Outcome, last: SceneSnapshot) -> list[int]:
+    """The veto button's states after an episode that ended at a scene."""
     rest.supervise(Phase.RUNNING, mode)
-    rest.answer(scene(1, success=success))
+    rest.answer(last)
     joys = rest.peer.heard["spacenav/joy"]
     joys.clear()
     for _ in range(2):  # the supervisor may say it again
@@ -177,16 +179,17 @@ def vetoes(rest: Rest, mode: Mode, outcome: Outcome, *, success: bool) -> list[i
 
 
 def test_a_success_that_is_none_is_taken_back_once(rest: Rest) -> None:
-    assert vetoes(rest, Mode.TRAINING, Outcome.SUCCESS, success=False) == [1, 0]
+    assert vetoes(rest, Mode.TRAINING, Outcome.SUCCESS, scene(1)) == [1, 0]
 
 
 @pytest.mark.parametrize(
-    ("mode", "outcome", "success"),
+    ("mode", "outcome", "last"),
     [
-        (Mode.TRAINING, Outcome.SUCCESS, True),
-        (Mode.TRAINING, Outcome.TIMEOUT, False),
-        (Mode.EVALUATION, Outcome.SUCCESS, False),
+        (Mode.TRAINING, Outcome.SUCCESS, scene(1, success=True)),
+        (Mode.TRAINING, Outcome.SUCCESS, scene(1, achieved=True)),
+        (Mode.TRAINING, Outcome.TIMEOUT, scene(1)),
+        (Mode.EVALUATION, Outcome.SUCCESS, scene(1)),
     ],
 )
-def test_nothing_else_is_taken_back(rest: Rest, mode: Mode, outcome: Outcome, success: bool) -> None:
-    assert not any(vetoes(rest, mode, outcome, success=success))
+def test_nothing_else_is_taken_back(rest: Rest, mode: Mode, outcome: Outcome, last: SceneSnapshot) -> None:
+    assert not any(vetoes(rest, mode, outcome, last))

@@ -12,7 +12,7 @@ import pytest
 from conrft_data.reference_pose import ReferencePose
 from conrft_sim.environment import TaskEnv, environment_id, register
 from conrft_sim.operator import FLAWLESS, OperatorHabits, ScriptedOperator
-from conrft_sim.operator_benchmark import execute, measure, run_episode
+from conrft_sim.operator_benchmark import execute, hand_action, measure, run_episode
 from conrft_sim.perturbation import Perturbation
 from conrft_sim.plan import Plan, ideal_action
 from conrft_sim.simulation import Simulation
@@ -39,6 +39,35 @@ def test_an_unknown_task_is_refused_with_the_names_there_are() -> None:
 @every_task
 def test_its_configuration_bears_its_name(name: str) -> None:
     assert task_class(name).default_config().name == name
+
+
+# ConRFT, table of tasks: action dimension, demonstrations, step limit, who resets, and what is drawn anew for each
+# episode: the object, its axes, and half the range, m.
+PAPER: dict[str, tuple[int, int, int, str, str, str, float]] = {
+    "pick_banana": (7, 20, 100, "human", "banana", "xy", 0.03),
+    "put_spoon": (7, 20, 100, "human", "spoon", "xy", 0.03),
+    "open_drawer": (6, 20, 100, "script", "cabinet", "xy", 0.03),
+    "pick_bread": (7, 30, 100, "human", "toaster", "xy", 0.02),
+    "open_toaster": (6, 20, 100, "script", "toaster", "yz", 0.02),
+    "put_bread": (7, 30, 120, "human", "slice", "xy", 0.02),
+    "insert_wheel": (7, 30, 100, "human", "wheel", "xy", 0.02),
+    "hang_chinese_knot": (7, 30, 100, "human", "hook", "yz", 0.03),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_it_is_set_up_as_in_the_paper(name: str) -> None:
+    config = task_class(name).default_config()
+    *expected, item, axes, spread = PAPER[name]
+    assert [config.action_dim, config.demonstrations, config.max_steps, config.reset.kind] == expected
+    with simulated(name) as simulation:
+        places = []
+        for episode in range(100):
+            simulation.reset(0, episode)
+            places.append(simulation.scene().objects[item][:3])
+    ranges = np.ptp(places, axis=0)
+    assert ranges == pytest.approx([2 * spread * (axis in axes) for axis in "xyz"], abs=0.003)
+    assert ranges.max() <= 2 * spread
 
 
 @every_task
@@ -92,18 +121,25 @@ def test_wide_start_states_spread_and_look_different_and_are_no_success(name: st
 
 
 @every_task
-def test_both_cameras_see_what_the_task_is_about_from_the_start(name: str) -> None:
+def test_both_cameras_see_what_the_task_is_about_from_the_start_and_the_side_camera_all_of_it(name: str) -> None:
     with simulated(name) as simulation:
-        simulation.reset(0, 1)
-        body = simulation.model.body(plan_of(name).aimed[0])
-        shapes = slice(int(body.geomadr[0]), int(body.geomadr[0] + body.geomnum[0]))
-        for camera, share in (("side", 0.0010), ("wrist", 0.0015)):
-            before = simulation.render(camera).copy()
-            colours = simulation.model.geom_rgba[shapes].copy()
-            simulation.model.geom_rgba[shapes] = [1.0, 0.0, 1.0, 1.0]
-            seen = (simulation.render(camera) != before).any(axis=2).mean()
-            simulation.model.geom_rgba[shapes] = colours
-            assert seen > share, f"{camera}: {seen:.4f} of the image"
+        for episode in range(8):
+            simulation.reset(0, episode)
+            for item in simulation.scene().objects:
+                assert share_of_image(simulation, "side", item) > 0.0010, f"episode {episode}: {item}"
+            for item in plan_of(name).aimed:
+                assert share_of_image(simulation, "wrist", item) > 0.0015, f"episode {episode}: {item}"
+
+
+def share_of_image(simulation: Simulation, camera: str, item: str) -> float:
+    """How much of the image changes with an object's colour."""
+    body = simulation.model.body({"socket": "chair_base"}.get(item, item))
+    shapes = slice(int(body.geomadr[0]), int(body.geomadr[0] + body.geomnum[0]))
+    colours, before = simulation.model.geom_rgba[shapes].copy(), simulation.render(camera).copy()
+    simulation.model.geom_rgba[shapes, :3] = [1.0, 0.0, 1.0]  # what is not drawn stays so
+    seen = (simulation.render(camera) != before).any(axis=2).mean()
+    simulation.model.geom_rgba[shapes] = colours
+    return float(seen)
 
 
 @every_task
@@ -122,6 +158,7 @@ def test_the_operator_succeeds_at_the_pace_of_a_person(name: str) -> None:
 def test_without_the_faults_of_a_hand_the_plan_is_quicker(name: str) -> None:
     person, plan = (measure(name, 3, 5, Perturbation(), habits) for habits in (OperatorHabits(), FLAWLESS))
     assert person["success"] == plan["success"] == 1.0
+    assert plan["mean_length"] is not None and person["mean_length"] is not None
     assert plan["mean_length"] < 0.8 * person["mean_length"]
 
 
@@ -183,7 +220,8 @@ def test_the_free_box_is_free_and_within_reach(name: str) -> None:
         before = simulation.scene().objects
         down = simulation.reset_pose[3:]
         reached = simulation.tcp_pose[:3]
-        for corner in (plan.look_low, (plan.look_high[0], plan.look_low[1], plan.look_low[2]), plan.look_high):
+        above = (*reached[:2], max(reached[2], plan.look_low[2]))
+        for corner in (above, plan.look_low, (plan.look_high[0], plan.look_low[1], plan.look_low[2]), plan.look_high):
             for share in np.linspace(0, 1, 12):
                 simulation.set_target([*(reached + share * (np.array(corner) - reached)), *down])
                 simulation.advance()
@@ -193,6 +231,47 @@ def test_the_free_box_is_free_and_within_reach(name: str) -> None:
             assert np.linalg.norm(reached - corner) < 0.02
         for key, pose in simulation.scene().objects.items():
             assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+
+
+def failed_on_purpose(simulation: Simulation, plan: Plan, episode: int) -> tuple[str, int, float]:
+    """How a demonstration that is to fail ends, frames with open gates, and the least share of the way that is left."""
+    operator = ScriptedOperator("demonstrate", plan, seed=1, habits=OperatorHabits(negative_episodes=8))
+    simulation.reset(1, episode)
+    operator.reset(episode)
+    reference, gates_open, left = ReferencePose(simulation.task_config.motion_limits()), 0, []
+    reference.start(simulation.tcp_pose)
+    for _ in range(simulation.task_config.max_steps):
+        scene = simulation.scene()
+        hand = operator.act(scene)
+        assert hand.success == scene.success
+        if hand.success or hand.abort:
+            return "success" if hand.success else "abort", gates_open, min(left) / left[0]
+        gates_open += simulation.task.gates_passed(scene.tcp_pose, scene.gripper_opening)
+        left.append(plan.step(scene).ticks_to_go)
+        execute(simulation, reference, hand_action(hand, scene.tcp_pose))
+    return "timeout", gates_open, min(left) / left[0]
+
+
+@every_task
+def test_a_demonstration_in_which_nothing_is_touched_has_many_frames_with_open_gates(name: str) -> None:
+    with simulated(name) as simulation:
+        simulation.reset(1, 1)
+        before = simulation.scene().objects
+        end, gates_open, _ = failed_on_purpose(simulation, plan_of(name), 1)
+        assert end == "abort"
+        assert gates_open >= 30
+        for key, pose in simulation.scene().objects.items():
+            assert np.linalg.norm(pose[:3] - before[key][:3]) < 0.012, key
+
+
+@every_task
+def test_demonstrations_given_up_late_have_nearly_done_the_task_and_show_it_with_open_gates(name: str) -> None:
+    with simulated(name) as simulation:
+        tries = [failed_on_purpose(simulation, plan_of(name), episode) for episode in (2, 4, 6, 8)]
+    failures = [(gates_open, left) for end, gates_open, left in tries if end != "success"]
+    assert failures
+    assert min(gates_open for gates_open, _ in failures) >= 20
+    assert min(left for _, left in failures) < 0.6
 
 
 @every_task

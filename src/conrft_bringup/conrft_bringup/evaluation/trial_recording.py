@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from conrft_bringup.episode_figures import episode_number
 from conrft_data import topics
 from conrft_data.bags import EpisodeInfo
-from conrft_data.bags.definitions import ACTION, OBSERVATION, POLICY_OUTPUT, unpack
+from conrft_data.bags.definitions import ACTION, OBSERVATION, POLICY_OUTPUT, unpack, unpack_as_recorded
 from conrft_data.bags.mcap_messages import complete_messages
 from conrft_data.conversion import stamp_from_cdr, stamp_to_ns, tick_from_cdr
 from conrft_data.types import ActionSource, Mode, Outcome
@@ -104,7 +104,7 @@ def read_trial(info: EpisodeInfo) -> TrialRecording:
             elif message.topic == OBSERVATION.name:
                 step_at[stamp_from_cdr(message.raw)] = tick_from_cdr(message.raw).step
             elif message.type_name == SCENE_STATE_TYPE:
-                scenes.append(unpack(message.raw, message.type_name))
+                scenes.append(unpack_as_recorded(message))
     return TrialRecording(
         info=info,
         sources={step: ActionSource(action.source) for step, action in actions.items()},

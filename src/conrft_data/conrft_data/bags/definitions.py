@@ -26,6 +26,7 @@ from rosbags.typesys.store import Typestore
 
 from conrft_data import topics
 from conrft_data.bags.errors import BagError
+from conrft_data.bags.mcap_messages import McapMessage
 
 OBSERVATION_TYPE = "conrft_msgs/msg/Observation"
 POLICY_OUTPUT_TYPE = "conrft_msgs/msg/PolicyOutput"
@@ -99,6 +100,18 @@ def unpack(raw: bytes, type_name: str) -> Any:
         raise ValueError(f"not a {type_name}: {error}") from error
 
 
+def unpack_as_recorded(message: McapMessage) -> Any:
+    """A message by the definition that its recording carries, which may be older than the installed one.
+
+    For readers that name what they need of it. Raises ValueError when the bytes are not such a message.
+    """
+    try:
+        store = _store_of_text(message.type_name, message.definition, message.idl)
+        return store.deserialize_cdr(memoryview(message.raw), message.type_name)
+    except Exception as error:  # neither the parser's errors nor those of the generated reader have a common base
+        raise ValueError(f"not a {message.type_name}: {error}") from error
+
+
 def pack(message: Any) -> bytes:
     """Serialized form (CDR) of a message that :func:`unpack` made."""
     return bytes(typestore().serialize_cdr(message, message.__msgtype__))
@@ -162,6 +175,11 @@ def bag_qos(profile: QoSProfile) -> Qos:
 
 
 def _hash_of_text(type_name: str, text: str, idl: bool) -> str:
+    return str(_store_of_text(type_name, text, idl).hash_rihs01(type_name))
+
+
+@functools.lru_cache(maxsize=16)
+def _store_of_text(type_name: str, text: str, idl: bool) -> Typestore:
     store = get_typestore(Stores.EMPTY)
     store.register(get_types_from_idl(text) if idl else get_types_from_msg(text, type_name))
-    return str(store.hash_rihs01(type_name))
+    return store

@@ -70,14 +70,17 @@ class ScriptedOperatorNode(Node):
             described("ticks without progress before a take-over", integers=(1, 1000)),
         )
         declare("min_ticks", habits.min_ticks, described("shortest take-over, ticks", integers=(1, 1000)))
-        declare("max_ticks", habits.max_ticks, described("longest take-over, ticks", integers=(1, 1000)))
+        declare(
+            "max_ticks", habits.max_ticks, described("longest first take-over of an episode, ticks", integers=(1, 1000))
+        )
         declare("speed_low", habits.speed_low, described("slowest episode, share of full speed", numbers=(0.05, 1.0)))
         declare("speed_high", habits.speed_high, described("fastest episode, share of full speed", numbers=(0.05, 1.0)))
         declare(
             "negative_episodes",
             habits.negative_episodes,
             described(
-                "first demonstrations in which the hand only looks about, for the classifier", integers=(0, 1000)
+                "first demonstrations, to fail: untouched and nearly done by turns, for the classifier",
+                integers=(0, 1000),
             ),
         )
         declare("noise", habits.noise, described("of the hand, in full actions", numbers=(0.0, 1.0)))
@@ -129,11 +132,7 @@ class ScriptedOperatorNode(Node):
 
     def _judge_success(self, operator: ScriptedOperator, scene: SceneSnapshot) -> None:
         """Presses and lets go of the veto button when the classifier called a success that is none."""
-        try:
-            disagrees = operator.disagrees(scene)
-        except KeyError:
-            return  # reported with the next scene
-        if disagrees:
+        if operator.disagrees(scene):
             self._vetoes += 1
             for self._answer in (OperatorInput(veto=True), OperatorInput()):
                 self._send(scene.stamp_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import mujoco
 import numpy as np
@@ -34,6 +35,7 @@ LINK_MASS, BEAD_MASS, DIAMOND_MASS, TASSEL_MASS = 0.003, 0.010, 0.040, 0.010  # 
 SHAFT_HALF_LENGTH = 0.048  # m
 SHAFT_RADIUS = 0.005  # m
 TIP_HEIGHT = 0.014  # of the middle of the tip's end above the shaft, m
+POST_PLACE = -SHAFT_HALF_LENGTH - 0.006  # along the shaft, m
 
 HOOK_START = (0.48, -0.12, 0.22)  # m
 START_SPREAD = 0.03  # +-, in y and z, m (paper)
@@ -44,6 +46,7 @@ WIDE_YAW = 0.5  # +-, rad
 
 REST_SPEED = 0.08  # of diamond and bead, m/s
 CARRIED_SHARE = 0.85  # of the weight that the hook must carry, at least
+TIP_SHARE = 0.5  # of the weight that the hook's tip may carry, less than
 OPEN_GRIPPER = 0.5  # gate: opening, 0..1
 CLEAR_HEIGHT = 0.295  # gate: tool centre point above the table, m
 
@@ -96,7 +99,7 @@ class HangChineseKnot(Task):
         parts = {*self._loop, model.body("tassel").id}
         self._is_part = np.array([body in parts for body in model.geom_bodyid])
         self._weight = 9.81 * float(sum(model.body_mass[body] for body in parts))
-        self._shaft = model.geom("hook_shaft").id
+        self._tip = model.geom("hook_tip").id
         self._hook = model.body("hook").id
         first = int(model.joint("knot").qposadr[0])
         self._joints = slice(first, first + 7 + 4 * (2 * LINKS + 2))
@@ -123,23 +126,29 @@ class HangChineseKnot(Task):
         poses["bead"][:3] = data.geom("bead").xpos  # the body's origin is where the cord enters
         return poses
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The loop is around the hook, however far inside, and it is not the tip that carries the knot."""
+        return self.is_threaded(data) and self._load(data).on_tip < TIP_SHARE * self._weight
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
-        """The loop is around the shaft, the shaft alone carries the knot, at rest, and the hand has left."""
+        """The loop is around the hook, which alone carries the knot, at rest, and the hand has left."""
         return (
             self.gates_passed(tcp_pose, gripper_opening)
             and self._is_still(data)
-            and self.is_threaded(data)
-            and self._hangs_on_shaft(data)
+            and self.achieved(data)
+            and self._hangs_on_hook(data)
         )
 
     def is_threaded(self, data: mujoco.MjData) -> bool:
-        """Whether the shaft passes through the loop: an odd number of times through a surface that the loop spans."""
-        points = data.xpos[self._loop] - data.xpos[self._hook]
-        middle, crossings = points.mean(axis=0), 0
-        for first, second in zip(points, np.roll(points, -1, axis=0), strict=True):
-            along = _crossing_of_y_axis(middle, first, second)
-            crossings += along is not None and abs(along) < SHAFT_HALF_LENGTH
-        return crossings % 2 == 1
+        """Whether the hook passes through the loop: an odd number of times through a surface that the loop spans.
+
+        The hook is the line from the tip along the shaft to the post, and down the post.
+        """
+        loop = data.xpos[self._loop] - data.xpos[self._hook]
+        fan = np.stack([np.broadcast_to(loop.mean(axis=0), loop.shape), loop, np.roll(loop, -1, axis=0)], axis=1)
+        along_shaft, along_post = _crossings(fan, axis=1), _crossings(fan - [0.0, POST_PLACE, 0.0], axis=2)
+        on_shaft = (along_shaft > POST_PLACE) & (along_shaft < SHAFT_HALF_LENGTH)
+        return bool((on_shaft.sum() + (along_post < 0.0).sum()) % 2)
 
     def _is_still(self, data: mujoco.MjData) -> bool:
         speed = np.zeros(6)
@@ -149,22 +158,35 @@ class HangChineseKnot(Task):
                 return False
         return True
 
-    def _hangs_on_shaft(self, data: mujoco.MjData) -> bool:
-        """Whether the knot touches nothing but the hook, which carries its weight, most of it on the shaft."""
-        on_shaft, on_hook, force = 0.0, 0.0, np.zeros(6)
+    def _hangs_on_hook(self, data: mujoco.MjData) -> bool:
+        """Whether the knot touches nothing but the hook, which carries its weight."""
+        load = self._load(data)
+        return load.on_hook > CARRIED_SHARE * self._weight and not load.touches_other
+
+    def _load(self, data: mujoco.MjData) -> _Load:
+        on_hook, on_tip, touches_other, force = 0.0, 0.0, False, np.zeros(6)
         for index in range(data.ncon):
             first, second = data.contact.geom[index]
             if self._is_part[first] == self._is_part[second]:
                 continue
             other = first if self._is_part[second] else second
             if self.model.geom_bodyid[other] != self._hook:
-                return False
+                touches_other = True
+                continue
             mujoco.mj_contactForce(self.model, data, index, force)
             upwards = float(data.contact.frame[index].reshape(3, 3)[:, 2] @ force[:3])  # on the second geom
             carried = upwards if other == first else -upwards
             on_hook += carried
-            on_shaft += carried if other == self._shaft else 0.0
-        return on_hook > CARRIED_SHARE * self._weight and on_shaft > 0.5 * on_hook
+            on_tip += carried if other == self._tip else 0.0
+        return _Load(on_hook, on_tip, touches_other)
+
+
+class _Load(NamedTuple):
+    """What carries the knot: forces upwards from the hook, and from its tip, N; whether it touches anything else."""
+
+    on_hook: float
+    on_tip: float
+    touches_other: bool
 
 
 _FREE = SHAFT_HALF_LENGTH + 0.135  # of the bead in the hand, before the hook: from here on the palm may rise, m
@@ -178,8 +200,9 @@ class HangKnotPlan(GraspPlan):
 
     phases = ("reach", "carry", "thread", "lower", "release", "retreat", "done")
     aimed = ("bead",)  # in the hand, the loop beside the hook is what is misjudged
-    look_low = (0.38, 0.10, 0.16)
-    look_high = (0.58, 0.20, 0.30)
+    astray = ((-0.010, 0.050, TIP_HEIGHT), (0.010, 0.065, TIP_HEIGHT))  # onto the tip
+    look_low = (0.38, -0.15, CLEAR_HEIGHT + 0.02)  # above the hook, where a success would be seen
+    look_high = (0.58, 0.20, CLEAR_HEIGHT + 0.11)
 
     def __init__(self, servo: Servo, *, retreat: float) -> None:
         """``retreat``: height at which the hand has left, m."""
@@ -187,13 +210,17 @@ class HangKnotPlan(GraspPlan):
         self.retreat = retreat
         self.clear = 0.046  # of the bead over the shaft while the loop passes the tip, m
         self.before = 0.045  # of the bead before the tip, where the passage begins, m
+        self.high = self.clear + 0.060  # of the bead over the shaft while a loop that is beside it is taken out, m
         self.inwards = 0.008  # of the place for the bead, from the middle of the shaft towards the post, m
         self.rest = SHAFT_RADIUS + BEAD_RADIUS  # of the bead over the shaft, m
 
     def grasp_point(self, scene: SceneSnapshot) -> Float64:
-        """The bead, a little above its middle where it lies on the table."""
-        bead = scene.objects["bead"][:3]
-        return np.array([bead[0], bead[1], max(bead[2], 0.010)])
+        """The bead, above its middle where it lies on the table or where the fingers would meet the hook."""
+        bead, hook = scene.objects["bead"][:3], scene.objects["hook"][:3]
+        height, (x, y, z) = max(bead[2], 0.010), bead - hook
+        if abs(x) < 0.03 and abs(y) < 0.10 and z > -0.02:
+            height = max(height, hook[2] + (0.027 if y > 0.02 else 0.019))
+        return np.array([bead[0], bead[1], height])
 
     def step(self, scene: SceneSnapshot) -> PlanStep:
         """The plan's wish for this moment."""
@@ -201,12 +228,14 @@ class HangKnotPlan(GraspPlan):
         over = bead - hook + [0.0, self.inwards, 0.0]
         below = hook - knot
         held = self.is_held(scene)
-        wide, reach, lift = (0.018, 0.024, 0.008) if held else (0.025, SHAFT_HALF_LENGTH, 0.012)
-        on_shaft = abs(over[0]) < wide and abs(over[1]) < reach and abs(over[2]) < self.rest + lift
-        if on_shaft and float(np.hypot(*below[:2])) < 0.06 and below[2] > 0.04:
+        low = abs(over[0]) < 0.018 and abs(over[1]) < 0.024 and abs(over[2]) < self.rest + 0.008
+        if scene.achieved and (low or not held):
             return self._leave(scene)
         if not held:
             return self._around(scene, over) or self.reach(scene, float(np.linalg.norm(over)) + 0.1)
+        within = over[1] < SHAFT_HALF_LENGTH + 0.5 * self.before
+        if not scene.achieved and within and (over[1] < 0.02 or over[2] > self.high - 0.010):
+            return self._take_off(scene, over)
         if over[1] < _FREE - 0.01 and (over[2] < -0.02 or (abs(over[0]) > 0.035 and over[2] < 0.03)):
             down = -0.04 if -0.10 < over[2] < -0.02 and abs(over[0]) < 0.06 else 0.0
             return self._go(scene, "carry", np.array([0.0, 0.05, down]), 0.5)  # beside or under the hook: back out
@@ -252,6 +281,12 @@ class HangKnotPlan(GraspPlan):
             error[:] = [0.0, 0.05, 0.0]  # beside the shaft: back out
         return self._go(scene, "lower" if inside else "thread", error, abs(over[1]) + self.clear + 0.08)
 
+    def _take_off(self, scene: SceneSnapshot, over: Float64) -> PlanStep:
+        """For a knot in the hand beside the hook, its loop not around it: straight up, then out over the tip."""
+        up = self.high - over[2]
+        error = np.array([0.0, 0.0 if up > 0.01 else 0.05, up])
+        return self._go(scene, "carry", error, 0.5)
+
     def _leave(self, scene: SceneSnapshot) -> PlanStep:
         """Open, then straight up."""
         tcp = scene.tcp_pose
@@ -294,17 +329,19 @@ def _closing_anchor() -> str:
     return f"{x1 - x0:.6f} {y1 - y0:.6f} 0"
 
 
-def _crossing_of_y_axis(a: Float64, b: Float64, c: Float64) -> float | None:
-    """Where the y axis passes through the triangle of the points (3,), or None where it does not."""
-    across = np.array([[b[0] - a[0], c[0] - a[0]], [b[2] - a[2], c[2] - a[2]]])
-    area = float(across[0, 0] * across[1, 1] - across[0, 1] * across[1, 0])
-    if abs(area) < 1e-12:
-        return None
-    u = (-a[0] * across[1, 1] + a[2] * across[0, 1]) / area
-    v = (-a[2] * across[0, 0] + a[0] * across[1, 0]) / area
-    if u < 0 or v < 0 or u + v > 1:
-        return None
-    return float(a[1] + u * (b[1] - a[1]) + v * (c[1] - a[1]))
+def _crossings(triangles: Float64, axis: int) -> Float64:
+    """Places (m,) along a coordinate axis where it passes through triangles (n, 3 corners, 3)."""
+    a, to_b, to_c = triangles[:, 0], triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+
+    def area(p: Float64, q: Float64) -> Float64:
+        return np.asarray(p[:, first] * q[:, second] - p[:, second] * q[:, first])
+
+    whole = area(to_b, to_c)
+    whole[whole == 0.0] = np.nan  # a triangle seen edge on: nothing passes through it
+    u, v = area(to_c, a) / whole, area(a, to_b) / whole
+    through = (u >= 0) & (v >= 0) & (u + v <= 1)
+    return np.asarray((a + u[:, None] * to_b + v[:, None] * to_c)[through, axis])
 
 
 def _knot() -> str:
@@ -366,6 +403,6 @@ def _hook() -> str:
             {rubber}/>
       <geom name="hook_tip" type="capsule" fromto="0 {reach} 0 0 {reach + 0.004} {TIP_HEIGHT}" size="{SHAFT_RADIUS}"
             rgba="{blue}" {rubber}/>
-      <geom name="hook_post" type="capsule" fromto="0 {-reach - 0.006} 0 0 {-reach - 0.006} -0.34" size="0.010"
+      <geom name="hook_post" type="capsule" fromto="0 {POST_PLACE} 0 0 {POST_PLACE} -0.34" size="0.010"
             rgba="{dark}" {rubber}/>
     </body>"""

@@ -99,17 +99,19 @@ class InsertWheel(Task):
         socket[2] += RIM_HEIGHT
         return {"wheel": self.body_pose(data, "wheel"), "socket": socket}
 
-    def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
-        """The tyre lies on the rim with the whole pin in the socket, at rest, carried by the chair base alone."""
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The whole pin is in the socket."""
         objects = self.object_poses(data)
         wheel, socket = objects["wheel"], objects["socket"]
         beside = float(np.hypot(*(wheel[:2] - socket[:2])))
         upright = rotations.rotate(wheel[3:], [0.0, 0.0, 1.0])[2] > math.cos(INSERTED_TILT)
-        inserted = beside < 3 * CLEARANCE and abs(wheel[2] - socket[2]) < INSERTED_GAP and upright
+        return bool(beside < 3 * CLEARANCE and abs(wheel[2] - socket[2]) < INSERTED_GAP and upright)
+
+    def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
+        """The tyre lies on the rim with the whole pin in the socket, at rest, carried by the chair base alone."""
         alone = self.touching(data, "wheel") == {"chair_base"}
-        return bool(
-            inserted and alone and self.is_at_rest(data, "wheel") and self.gates_passed(tcp_pose, gripper_opening)
-        )
+        rests = self.achieved(data) and alone and self.is_at_rest(data, "wheel")
+        return rests and self.gates_passed(tcp_pose, gripper_opening)
 
 
 class InsertWheelPlan(GraspPlan):
@@ -120,6 +122,7 @@ class InsertWheelPlan(GraspPlan):
 
     phases = ("reach", "carry", "search", "push", "release", "retreat", "done")
     aimed = ("wheel",)  # in the hand, the pin beside the socket is what is misjudged
+    astray = ((-0.02, -0.02, 0.0), (0.02, 0.02, 0.0))  # onto the rim
     look_low = (0.40, -0.15, 0.15)
     look_high = (0.60, 0.20, 0.25)
 

@@ -93,11 +93,15 @@ class OpenDrawer(Task):
         """``cabinet``: middle of its front at table height; ``handle``: middle of the bar."""
         return {name: self.body_pose(data, name) for name in ("cabinet", "handle")}
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The drawer is open far enough."""
+        return bool(data.qpos[self._qpos] > OPEN_DISTANCE)
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """The drawer stays open by itself: far enough, at rest, untouched, and the hand has risen clear of it."""
-        opened = data.qpos[self._qpos] > OPEN_DISTANCE and abs(data.qvel[self._dof]) < REST_SPEED
+        still = abs(data.qvel[self._dof]) < REST_SPEED
         untouched = not self.touching(data, "drawer") | self.touching(data, "handle")
-        return bool(opened and untouched and self.gates_passed(tcp_pose, gripper_opening))
+        return bool(self.achieved(data) and still and untouched and self.gates_passed(tcp_pose, gripper_opening))
 
 
 class OpenDrawerPlan(Plan):

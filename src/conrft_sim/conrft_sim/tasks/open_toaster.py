@@ -107,11 +107,15 @@ class OpenToaster(Task):
         lever[:3] += [-KNOB_REACH, 0.0, LEVER_TOP + KNOB_SIZE[2] / 2]
         return {"toaster": self.body_pose(data, "toaster"), "lever": lever}
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The lever is at its lower end, where it latches."""
+        return bool(data.qpos[self._qpos] > PRESSED)
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """The lever stays down by itself: at its lower end, at rest, untouched, and the hand has risen clear of it."""
-        pressed = data.qpos[self._qpos] > PRESSED and abs(data.qvel[self._dof]) < REST_SPEED
+        still = abs(data.qvel[self._dof]) < REST_SPEED
         untouched = not self.touching(data, "lever")
-        return bool(pressed and untouched and self.gates_passed(tcp_pose, gripper_opening))
+        return bool(self.achieved(data) and still and untouched and self.gates_passed(tcp_pose, gripper_opening))
 
 
 class OpenToasterPlan(Plan):

@@ -21,6 +21,8 @@ Float64 = NDArray[np.float64]
 BANANA_RADIUS = 0.017  # m
 BANANA_ARC_RADIUS = 0.115  # of its centre line, m
 BANANA_ARC_ANGLE = 1.15  # of its centre line, rad
+BANANA_SEGMENTS = 5  # those at both ends are thinner
+LYING_ANGLE = (0.5 - 1 / BANANA_SEGMENTS) * BANANA_ARC_ANGLE  # from the middle to where it is thinner, rad
 BANANA_MASS = 0.11  # kg
 BANANA_START = (0.50, 0.11)  # middle of the start area, m
 BANANA_YAW = 0.0  # rad
@@ -47,7 +49,7 @@ class PickBanana(Task):
             max_steps=100,
             demonstrations=20,
             cameras={"side": Camera(width=256, height=256), "wrist": Camera(width=128, height=128)},
-            reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="script"),
+            reset=Reset(position=(0.45, 0.0, 0.25), euler_xyz=(math.pi, 0.0, 0.0), kind="human"),
             workspace=Workspace(low=(0.30, -0.25, 0.015), high=(0.65, 0.25, 0.40), max_tilt=0.3),
             reward=RewardConfig(threshold=0.7, min_gripper_opening=OPEN_GRIPPER, min_tcp_height=CLEAR_HEIGHT),
         )
@@ -65,7 +67,9 @@ class PickBanana(Task):
             Servo.for_task(config),
             grasp=Grasp(),
             placing=Placing(
-                rest=plate.THICKNESS + BANANA_RADIUS, retreat=max(config.reward.min_tcp_height, 0.0) + 0.03
+                rest=plate.THICKNESS + BANANA_RADIUS,
+                settled_radius=0.020,
+                retreat=max(config.reward.min_tcp_height, 0.0) + 0.03,
             ),
             item="banana",
             place="plate",
@@ -90,26 +94,35 @@ class PickBanana(Task):
         """
         return {name: self.body_pose(data, name) for name in ("banana", "plate")}
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The banana is on the plate, inside the rim but for its thin ends, which touch nothing where it lies."""
+        banana, plate_body = data.body("banana"), data.body("plate")
+        for angle in (-LYING_ANGLE, LYING_ANGLE):
+            beside = banana.xpos + banana.xmat.reshape(3, 3) @ _on_centre_line(angle) - plate_body.xpos
+            if math.hypot(*beside[:2]) > plate.RADIUS:
+                return False
+        return "plate" in self.touching(data, "banana")
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Ground truth: the banana rests on the plate, untouched, and the open hand is clear above."""
-        return self.gates_passed(tcp_pose, gripper_opening) and self._banana_rests_on_plate(data)
+        alone = self.touching(data, "banana") == {"plate"}
+        rests = self.achieved(data) and alone and self.is_at_rest(data, "banana")
+        return rests and self.gates_passed(tcp_pose, gripper_opening)
 
-    def _banana_rests_on_plate(self, data: mujoco.MjData) -> bool:
-        """Whether the plate alone carries the banana, at rest and with its middle inside the rim."""
-        away = data.body("banana").xpos[:2] - data.body("plate").xpos[:2]
-        inside = math.hypot(*away) < plate.RADIUS
-        return inside and self.is_at_rest(data, "banana") and self.touching(data, "banana") == {"plate"}
+
+def _on_centre_line(angle: float) -> Float64:
+    """Place (3,) in the banana's frame, m, ``angle`` rad along its centre line from the middle."""
+    return BANANA_ARC_RADIUS * np.array([math.sin(angle), 1 - math.cos(angle), 0.0])
 
 
 def _banana() -> str:
     """Five capsules along an arc that lies flat on the table, darker towards the ends."""
-    segments, geoms = 5, []
+    segments, geoms = BANANA_SEGMENTS, []
     for index in range(segments):
         start, end = ((index + k) / segments - 0.5 for k in (0, 1))
         points = []
         for fraction in (start, end):
-            angle = fraction * BANANA_ARC_ANGLE
-            points += [BANANA_ARC_RADIUS * math.sin(angle), BANANA_ARC_RADIUS * (1 - math.cos(angle)), 0.0]
+            points += list(_on_centre_line(fraction * BANANA_ARC_ANGLE))
         outer = index in (0, segments - 1)
         radius = BANANA_RADIUS - (0.003 if outer else 0.0)
         colour = "0.86 0.74 0.12 1" if outer else "0.96 0.84 0.14 1"
@@ -118,8 +131,7 @@ def _banana() -> str:
             f'<geom type="capsule" fromto="{line}" size="{radius}" mass="{BANANA_MASS / segments}" rgba="{colour}" '
             f'condim="4" friction="0.8 0.02 0.001" {scene.OBJECT}/>'
         )
-    tip_angle = BANANA_ARC_ANGLE / 2 + 0.13
-    tip = f"{BANANA_ARC_RADIUS * math.sin(tip_angle):.5f} {BANANA_ARC_RADIUS * (1 - math.cos(tip_angle)):.5f} 0"
+    tip = " ".join(f"{c:.5f}" for c in _on_centre_line(BANANA_ARC_ANGLE / 2 + 0.13))
     geoms.append(f'<geom type="sphere" pos="{tip}" size="0.008" mass="0" rgba="0.36 0.27 0.10 1" {scene.VISUAL}/>')
     shapes = "\n      ".join(geoms)
     return f"""

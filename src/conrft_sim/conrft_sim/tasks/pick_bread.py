@@ -81,13 +81,16 @@ class PickBread(Task):
         """Pose (7,) by name: the slice's middle; the toaster's middle on the table."""
         return {name: self.body_pose(data, name) for name in ("slice", "toaster")}
 
-    def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
-        """Ground truth: both fingers hold the slice and nothing else does, all of it well above the toaster."""
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """Both fingers hold the slice, all of it so far above the toaster that nothing else can."""
         lowest = bread_slice.lowest_point(self.body_pose(data, "slice"))
         out = lowest > TOASTER_SIZE[2] + PULLED_OUT
-        held = self.touching(data, "slice") == {"finger_left", "finger_right"}
+        return out and {"finger_left", "finger_right"} <= self.touching(data, "slice")
+
+    def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
+        """Ground truth: both fingers hold the slice steadily, all of it well above the toaster."""
         steady = bool(np.linalg.norm(data.joint("slice").qvel[:3]) < STEADY_SPEED)
-        return out and held and steady and self.gates_passed(tcp_pose, gripper_opening)
+        return self.achieved(data) and steady and self.gates_passed(tcp_pose, gripper_opening)
 
 
 class PickBreadPlan(SliceGraspPlan):

@@ -94,12 +94,16 @@ class PutBread(Task):
         """Pose (7,) by name: the slice's middle; board and plate on the table."""
         return {name: self.body_pose(data, name) for name in ("slice", "plate", "board")}
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The slice is on the plate, with all its corners."""
+        away = data.body("slice").xpos[:2] - data.body("plate").xpos[:2]
+        return math.hypot(*away) < ON_THE_PLATE and "plate" in self.touching(data, "slice")
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Ground truth: all of the slice rests within the plate, untouched, and the open hand is clear above."""
-        pose = self.body_pose(data, "slice")
-        inside = math.hypot(*(pose[:2] - data.body("plate").xpos[:2])) < ON_THE_PLATE
+        lies = self.achieved(data) and self.is_at_rest(data, "slice")
         alone = self.touching(data, "slice") == {"plate"}
-        return inside and self.is_at_rest(data, "slice") and alone and self.gates_passed(tcp_pose, gripper_opening)
+        return lies and alone and self.gates_passed(tcp_pose, gripper_opening)
 
 
 class PutBreadPlan(SliceGraspPlan, PickAndPlacePlan):

@@ -95,9 +95,13 @@ class PutSpoon(Task):
         """Pose (7,) by name: the middle of the spoon's handle, its x axis towards the bowl; the towel on the table."""
         return {name: self.body_pose(data, name) for name in ("spoon", "towel")}
 
+    def achieved(self, data: mujoco.MjData) -> bool:
+        """The spoon is on the towel, from end to end."""
+        return self._lies_within_towel(data) and "towel" in self.touching(data, "spoon")
+
     def success(self, data: mujoco.MjData, *, tcp_pose: Float64, gripper_opening: float) -> bool:
         """Ground truth: the whole spoon rests on the towel, untouched, and the open hand is clear above."""
-        lies = self._lies_within_towel(data) and self.is_at_rest(data, "spoon")
+        lies = self.achieved(data) and self.is_at_rest(data, "spoon")
         alone = self.touching(data, "spoon") == {"towel"}
         return lies and alone and self.gates_passed(tcp_pose, gripper_opening)
 
