@@ -239,7 +239,7 @@ class Commander:
         """A person allows motion again after a stop; returns why not, empty: granted."""
         refusal = self.stop.reset()
         if not refusal and self._held is not None and self._reference.started:
-            self._held = self._reference.move_to(self._held)
+            self._reference.move_to(self._held, self._held)
         return refusal
 
     def on_action(self, tick: Tick, command: Command, now_ns: int) -> Target | None:
@@ -276,7 +276,7 @@ class Commander:
             return self._hold(stamp_ns)
         limited = self._limiter.limited(last, self._held, self._elapsed_s(stamp_ns))
         if limited is not self._held:
-            self._held = self._reference.move_to(limited)
+            self._held = self._reference.move_to(limited, last)
         if self._has_gripper:
             self.gripper.want(float(command.action[6]))
         return self._answer(stamp_ns)

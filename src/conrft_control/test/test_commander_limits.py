@@ -268,6 +268,33 @@ def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(
     np.testing.assert_allclose(driven.pose[:3], stood[:3] + np.array([0.03, 0, 0]), atol=1e-6)
 
 
+def test_a_reset_outside_the_box_moves_nothing_and_the_way_back_in_keeps_within_the_speed_limits(
+    driven: Driven, home: np.ndarray
+) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.ABORTED, final_step=0)
+    driven.blocked, driven.pose = True, home + np.array([0.45, 0, 0, 0, 0, 0, 0])  # 0.25 m outside
+    driven.believe(driven.pose)
+    driven.sense()
+    driven.phase(Phase.RESETTING, episode=2)
+    driven.blocked = False
+    driven.sense()
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    driven.sense()
+    driven.commander.on_emergency_stop(False, driven.now_ns)
+    stood, stopped = driven.targets[-1].pose, len(driven.targets)
+    assert driven.commander.reset_stop() == ""
+    driven.phase(Phase.ENDED, episode=2, outcome=Outcome.FAULT)
+    for _ in range(3):
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, stood)
+    driven.phase(Phase.RUNNING)
+    for _ in range(4):
+        driven.tick(BACKWARD)
+    assert driven.speeds()[stopped:].max() == pytest.approx(driven.commander.settings.safety.linear_speed)
+    assert driven.pose[0] < 0.7
+
+
 def test_a_force_beyond_the_limit_leads_the_arm_back_a_little_and_holds_it_there(driven: Driven) -> None:
     running(driven)
     for _ in range(4):
