@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 
@@ -14,7 +17,7 @@ from conrft_bringup.chaos.fuzzed_graph import FARTHEST_TARGET, FuzzedGraph
 from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
 from conrft_bringup.chaos.safety_benchmark import ONE_TICK_MS
-from conrft_bringup.chaos.stopping_times import measure_stop
+from conrft_bringup.chaos.stopping_times import Cause, causes, drive, measure_stop
 from conrft_bringup.chaos.valid_messages import ValidMessages
 from conrft_bringup.chaos.watched_loop import WatchedLoop
 from conrft_bringup.chaos.weights_sanity import PolicyLoop, measure_weights
@@ -87,6 +90,7 @@ def loop() -> Iterator[WatchedLoop]:
         ("measured pose silent", "current_pose: stale"),
         ("measured pose NaN", "current_pose"),
         ("measured wrench silent", "wrench: stale"),
+        ("measured wrench NaN", "wrench"),
         ("measured twist silent", "twist: stale"),
         ("gripper's state silent", "gripper: stale"),
         ("observer frozen: no Observation", "action: none for"),
@@ -100,6 +104,58 @@ def test_whatever_fails_is_named_and_the_arm_holds_within_a_tick_of_its_detectio
     assert any(word in said for _, said in loop.world.words)
     assert stopped.from_detection_ms is not None
     assert stopped.from_detection_ms <= ONE_TICK_MS
+    if cause.startswith(("force", "torque")):
+        safety = loop.robot.safety
+        assert stopped.back_m == pytest.approx(safety.retreat_distance, rel=0.1)
+        assert stopped.back_speed == pytest.approx(safety.retreat_speed, rel=0.1)
+    else:
+        assert stopped.back_m == 0
+
+
+@pytest.mark.parametrize(
+    "cause", ["harder contact", "measured wrench NaN", "measured wrench silent", "deadman button released"]
+)
+def test_a_retreat_ends_where_the_arm_may_not_move(loop: WatchedLoop, cause: str) -> None:
+    world, force = loop.world, 1.5 * loop.robot.safety.force
+    drive(loop)
+    world.force_n = force
+    loop.until(lambda: any("wrench:" in word for _, word in world.words), "the force is not noticed")
+    world.moves.clear()
+    loop.until(lambda: len(world.moves) >= 2, "the arm does not go back")
+    how = (
+        Cause(partial(setattr, world, "force_n", 3 * force), int) if cause == "harder contact" else causes(loop)[cause]
+    )
+    how.begin()
+    began_ns = world.now_ns
+    loop.go_on(0.6)
+    how.end()
+    loop.go_on(0.6)
+    # A wrench that is silent is noticed after its timeout; then, as always, within a tick.
+    timeout_ms = 1e3 * loop.robot.state_timeout if "silent" in cause else 0.0
+    assert max(at for at, _ in world.moves) - began_ns <= (timeout_ms + ONE_TICK_MS) * 1e6
+    world.force_n = 0.0
+    loop.reset_stop()
+
+
+def test_a_stop_outside_the_box_is_reset_without_a_leap(loop: WatchedLoop) -> None:
+    world = loop.world
+    loop.new_episode()
+    loop.until_driven(2)
+    loop.abort_episode()
+    world.bring(np.array([0.35, 0.0, 0.0]))
+    assert world.valid.pose[0] > loop.task.workspace.high[0] + 0.1
+    loop.go_on(0.3)
+    world.moves.clear()
+    loop.until(lambda: len(world.moves) >= 3, "the arm does not go home")
+    loop.press_stop(True)
+    loop.go_on(0.3)
+    loop.press_stop(False)
+    loop.go_on(0.3)
+    world.forget()
+    loop.reset_stop()
+    loop.go_on(0.5)
+    steps = [np.linalg.norm(b.pose[:3] - a.pose[:3]) for a, b in pairwise(world.targets)]
+    assert max(steps) <= loop.robot.safety.linear_speed * 0.1 + 1e-9
 
 
 def test_no_target_leaves_the_box_tilts_too_far_or_runs_too_far_ahead_whoever_drives(loop: WatchedLoop) -> None:

@@ -227,6 +227,7 @@ class Commander:
         """A measured wrench ``(6,)``; None where it could not be used."""
         self._bad_wrench = "wrench: not finite, the arm holds" if wrench is None else ""
         if wrench is None:
+            self.stop.end_retreat()
             return None
         self._wrench_ns = stamp_ns
         return self._halt(now_ns) if self.stop.feel(wrench) else None
@@ -427,17 +428,31 @@ class Commander:
 
         After a contact that was too hard it is the next target of the retreat.
         """
-        self._limiter.stop()
         if self._held is None:
             if not self._poses:
                 return None
             self._held = self._poses[-1].pose.copy()
             self._reference.start(self._held)
-        if self.stop.reason:
-            since_ns = 0 if self._answered is None else stamp_ns - self._answered.stamp_ns
-            back = self.stop.retreated(min(TICK_NS, max(0, since_ns)) / 1e9)
-            self._held = self._held if back is None else back
+        back = self._back(self._held, stamp_ns)
+        if back is None:
+            self._limiter.stop()
+        self._held = self._held if back is None else back
         return self._answer(stamp_ns)
+
+    def _back(self, held: Float64, stamp_ns: int) -> Float64 | None:
+        """The target of the retreat that follows ``held``; None: the arm stands.
+
+        It ends for good where nobody may let the arm move, or knows where it is and what it presses on.
+        """
+        if not self.stop.retreats or not self._poses:
+            return None
+        newest, since_ns = self._poses[-1], 0 if self._answered is None else stamp_ns - self._answered.stamp_ns
+        # A tick may be older than the newest pose: that does not make the pose one of the future.
+        if self._unfit(newest, max(stamp_ns, newest.stamp_ns)) or self.deadman.released(stamp_ns):
+            self.stop.end_retreat()
+            return None
+        elapsed_s = min(TICK_NS, max(0, since_ns)) / 1e9
+        return self._limiter.limited(held, self.stop.retreated(elapsed_s), elapsed_s)
 
     def _answer(self, stamp_ns: int) -> Target:
         assert self._held is not None

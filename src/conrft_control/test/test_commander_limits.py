@@ -320,6 +320,89 @@ def test_in_real_time_the_retreat_goes_on_without_actions(driven: Driven) -> Non
     np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
 
 
+def retreating(task: TaskConfig, status: Status, home: np.ndarray, **settings: object) -> Driven:
+    """A commander whose arm has gone a tick back from a contact."""
+    driven = Driven(task, status, home, **settings)
+    driven.commander.deadman.put([0, 1], 0)
+    driven.phase(Phase.RUNNING)
+    for _ in range(4):
+        driven.commander.deadman.put([0, 1], driven.now_ns)
+        driven.tick(FORWARD)
+    driven.sense(10 * MS, HARD)
+    contact = driven.pose[0]
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=3)
+    driven.commander.deadman.put([0, 1], driven.now_ns)
+    driven.sense()
+    assert driven.pose[0] < contact
+    return driven
+
+
+def second_contact(driven: Driven) -> None:
+    driven.sense(10 * MS)
+    driven.sense(10 * MS, HARD)
+
+
+def bad_wrench(driven: Driven) -> None:
+    driven.commander.on_wrench(driven.now_ns, None, driven.now_ns)
+
+
+def late_wrench(driven: Driven) -> None:
+    driven.now_ns += 150 * MS
+    driven.commander.deadman.put([0, 1], driven.now_ns)
+    driven.take(driven.commander.on_pose(driven.now_ns, driven.pose))
+
+
+def bad_pose(driven: Driven) -> None:
+    driven.now_ns += 100 * MS
+    driven.take(driven.commander.on_pose(driven.now_ns, None))
+
+
+def deadman_released(driven: Driven) -> None:
+    driven.commander.deadman.put([0, 0], driven.now_ns)
+    driven.sense()
+
+
+@pytest.mark.parametrize("cause", [second_contact, bad_wrench, late_wrench, bad_pose, deadman_released])
+def test_a_retreat_ends_for_good_where_the_arm_may_not_move(
+    task: TaskConfig, status: Status, home: np.ndarray, cause: Callable[[Driven], None]
+) -> None:
+    driven = retreating(task, status, home, deadman_button=1)
+    cause(driven)
+    stood = driven.targets[-1].pose
+    for _ in range(5):
+        driven.commander.deadman.put([0, 1], driven.now_ns)
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, stood)
+    assert driven.commander.problem.startswith("wrench: 41.0 N")
+
+
+def test_what_a_retreat_presses_on_the_arm_lets_go(task: TaskConfig, status: Status, home: np.ndarray) -> None:
+    driven = retreating(task, status, home)
+    driven.blocked = True
+    for _ in range(3):
+        driven.sense()
+    assert driven.targets[-1].pose[0] < driven.pose[0]
+    driven.sense(10 * MS, HARD)
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+
+
+def test_a_retreat_keeps_within_the_speeds_and_accelerations_of_every_motion(
+    task: TaskConfig, status: Status, home: np.ndarray
+) -> None:
+    limits = SafetyLimits(linear_speed=0.1, linear_acceleration=0.2, angular_speed=0.5, retreat_speed=0.2)
+    driven = Driven(task, status, home, safety=limits)
+    driven.phase(Phase.RUNNING)
+    for _ in range(10):
+        driven.tick(FORWARD)
+    driven.sense(10 * MS, HARD)
+    contact, began = driven.pose, len(driven.targets)
+    for _ in range(20):
+        driven.sense()
+    assert driven.speeds()[began:].max() == pytest.approx(limits.linear_speed)
+    assert np.diff(driven.speeds()[began:]).max() == pytest.approx(limits.linear_acceleration * 0.1)
+    np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
+
+
 def test_a_wrench_that_is_not_finite_or_stale_holds_the_arm(driven: Driven) -> None:
     running(driven)
     driven.tick(FORWARD)

@@ -54,7 +54,7 @@ def test_an_action_beyond_one_moves_as_far_as_one() -> None:
 
 
 def test_from_beyond_the_box_it_neither_leaps_back_in_nor_goes_farther_out() -> None:
-    reference, outside, step = started(), START + [0.4, 0, 0, 0, 0, 0, 0], np.array([0.05, 0, 0, 0, 0, 0, 0])
+    reference, outside, step = started(), np.array([0.9, 0, 0.3, *DOWN]), np.array([0.05, 0, 0, 0, 0, 0, 0])
     for wanted, reached in ((outside, 0.9), (outside + step, 0.9), (outside - step, 0.85)):
         assert reference.move_to(wanted, outside)[0] == pytest.approx(reached)
 

@@ -63,7 +63,7 @@ class PlayedWorld(Node):
         self.force_n = self.torque_nm = 0.0
         self.deadman = True
         self.abort = self.blocked = False
-        self.bad_pose = self.bad_proposal = False
+        self.bad_pose = self.bad_wrench = self.bad_proposal = False
         self.push: Float64 | None = None
         self.hand = np.zeros(6)
         self.phase: Phase | None = None
@@ -117,6 +117,11 @@ class PlayedWorld(Node):
         for tick in due:
             self._answer(tick)
 
+    def bring(self, way: Float64) -> None:
+        """Somebody takes the arm to another place, ``(3,)`` m from here."""
+        self.valid.pose = self.valid.pose + np.concatenate([way, np.zeros(4)])
+        self._target = self.valid.pose
+
     def forget(self) -> None:
         """What is recorded from now on counts."""
         for record in (self.moves, self.actions, self.words):
@@ -127,7 +132,8 @@ class PlayedWorld(Node):
     def _spoilt(self, topic: str, message: Any) -> Any:
         robot = self.valid.robot
         if topic == robot.wrench:
-            message.wrench.force.z, message.wrench.torque.x = self.force_n, self.torque_nm
+            message.wrench.force.z = math.nan if self.bad_wrench else self.force_n
+            message.wrench.torque.x = self.torque_nm
         elif topic == robot.current_pose and self.bad_pose:
             message.pose.position.x = math.nan
         elif topic == topics.SPACENAV_TWIST:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from std_msgs.msg import Bool
 
+from conrft_bringup.chaos.played_world import SeenTarget
 from conrft_bringup.chaos.watched_loop import WatchedLoop
 from conrft_data import topics
-from conrft_data.types import Phase
+from conrft_data.types import Float64, Phase
 
 _MS = 1_000_000
 _STILL_NS, _LONGEST_NS = 400 * _MS, 4_000 * _MS
@@ -32,6 +33,8 @@ class StoppingTime:
         last_motion_ms: until the last target that led the arm on; 0: there was none after the cause.
         from_detection_ms: from detection to that target; 0: it came before.
         word: what was said about it first.
+        back_m: how far the target went back from where the arm had been stopped.
+        back_speed: its greatest speed then, m/s.
     """
 
     cause: str
@@ -39,6 +42,8 @@ class StoppingTime:
     last_motion_ms: float
     from_detection_ms: float | None
     word: str
+    back_m: float = 0.0
+    back_speed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,9 @@ def measure_stop(loop: WatchedLoop, cause: str) -> StoppingTime:
     """Brings the cause about in the middle of a motion, waits until the arm stands, and takes it away again."""
     how = causes(loop)[cause]
     world = loop.world
-    (_go_home if how.homewards else _drive)(loop)
+    (_go_home if how.homewards else drive)(loop)
     began_ns, direction, moves = world.now_ns, world.moves[-1][1], len(world.moves)
+    del world.targets[:-1]
     world.words.clear()
     how.begin()
     loop.until(lambda: _stands(loop, began_ns), "", _LONGEST_NS)
@@ -63,6 +69,7 @@ def measure_stop(loop: WatchedLoop, cause: str) -> StoppingTime:
     onwards = [at for at, move in world.moves[moves:] if not retreats or float(move @ direction) > 0]
     last_ns = max(onwards, default=began_ns)
     word_ns, word = world.words[0] if world.words else (None, "")
+    back = _motions(_from(world.targets, word_ns or began_ns), -direction) if retreats else []
     how.end()
     loop.reset_stop()
     return StoppingTime(
@@ -71,7 +78,23 @@ def measure_stop(loop: WatchedLoop, cause: str) -> StoppingTime:
         last_motion_ms=(last_ns - began_ns) / _MS,
         from_detection_ms=None if word_ns is None else max(0.0, (last_ns - word_ns) / _MS),
         word=word,
+        back_m=sum(way for way, _ in back),
+        back_speed=max((way / elapsed_s for way, elapsed_s in back), default=0.0),
     )
+
+
+def _from(targets: list[SeenTarget], at_ns: int) -> list[SeenTarget]:
+    """The last target that came until then, and those that followed."""
+    return [target for target in targets if target.at_ns <= at_ns][-1:] + [t for t in targets if t.at_ns > at_ns]
+
+
+def _motions(targets: list[SeenTarget], direction: Float64) -> list[tuple[float, float]]:
+    """How far each target lies from the last one in a direction ``(3,)``, m, and the time between their stamps, s."""
+    unit = direction / np.linalg.norm(direction)
+    return [
+        (float((after.pose[:3] - before.pose[:3]) @ unit), max(_MS, after.stamp_ns - before.stamp_ns) / 1e9)
+        for before, after in pairwise(targets)
+    ]
 
 
 def causes(loop: WatchedLoop) -> dict[str, Cause]:
@@ -88,10 +111,7 @@ def causes(loop: WatchedLoop) -> dict[str, Cause]:
     def frozen(name: str) -> Cause:
         return Cause(partial(loop.freeze, name), partial(loop.thaw, name))
 
-    def press(pressed: bool) -> None:
-        world.emergency.publish(Bool(data=pressed))
-
-    stop = (lambda: press(True), lambda: press(False))
+    stop = (partial(loop.press_stop, True), partial(loop.press_stop, False))
     force, torque = 1.5 * safety.force, 1.2 * safety.torque
     camera = next(iter(robot.cameras.values())).topic
     return {
@@ -109,6 +129,7 @@ def causes(loop: WatchedLoop) -> dict[str, Cause]:
         "measured pose silent": silence(robot.current_pose),
         "measured pose NaN": setting("bad_pose", True),
         "measured wrench silent": silence(robot.wrench),
+        "measured wrench NaN": setting("bad_wrench", True),
         "measured twist silent": silence(robot.twist),
         "gripper's state silent": silence(robot.gripper_state),
         "observer frozen: no Observation": frozen("ObserverNode"),
@@ -116,7 +137,7 @@ def causes(loop: WatchedLoop) -> dict[str, Cause]:
     }
 
 
-def _drive(loop: WatchedLoop) -> None:
+def drive(loop: WatchedLoop) -> None:
     """The policy drives; right after a motion, in the middle of the way: what leads back is no motion onwards."""
     world = loop.world
     loop.until_driven(_TICKS_BEFORE)

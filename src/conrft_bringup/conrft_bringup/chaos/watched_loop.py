@@ -10,6 +10,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.played_world import DEADMAN_BUTTON, PlayedWorld
@@ -105,6 +106,10 @@ class WatchedLoop:
         self.abort_episode()
         self.until(lambda: self.world.phase is Phase.RUNNING, "no episode begins")
         self.world.forget()
+
+    def press_stop(self, pressed: bool) -> None:
+        """The emergency stop is pressed, or let go."""
+        self.world.emergency.publish(Bool(data=pressed))
 
     def reset_stop(self) -> None:
         """The operator's leave to go on, where there was a stop."""
