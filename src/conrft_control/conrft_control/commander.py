@@ -112,6 +112,7 @@ class Commander:
 
     Attributes:
         stop: what keeps the arm from moving until a person allows it again.
+        conflict: who else commands the arm; while anybody does, this one holds it.
         deadman: in lockstep the mux alone heeds it in an episode, because only its Actions wait for the buttons.
     """
 
@@ -121,6 +122,7 @@ class Commander:
         self.stop = ProtectiveStop(settings.safety)
         # In lockstep time stands still, and buttons do not grow old.
         self.deadman = Deadman(settings.deadman_button, 0.0 if settings.lockstep else settings.deadman_timeout_s)
+        self.conflict = ""
         self._problem = ""
         self._reference = ReferencePose(task.motion_limits())
         self._limiter = MotionLimiter(settings.safety.speed_limits())
@@ -147,7 +149,7 @@ class Commander:
     @property
     def problem(self) -> str:
         """Why the arm holds although it should move; empty when nothing is wrong."""
-        return self.stop.reason or self._problem
+        return self.stop.reason or self.conflict or self._problem
 
     @property
     def phase(self) -> Phase | None:
@@ -166,7 +168,7 @@ class Commander:
             self._arrived, self._held = False, None
             if self._has_gripper:
                 self.gripper.want(1.0)
-            return self._reset_step()
+            return self._reset_step(now_ns)
         if status.phase is Phase.RUNNING:
             # In real time the arm has been held up to now: the reference begins at that target, which no false pose can
             # have moved. In lockstep it begins where the simulator has put the arm.
@@ -205,7 +207,7 @@ class Commander:
         if self._waiting is not None:
             return self.on_action(*self._waiting, stamp_ns)
         if self.phase is Phase.RESETTING:
-            return self._reset_step()
+            return self._reset_step(stamp_ns)
         if self.phase in (Phase.READY, Phase.ENDED) and not self.settings.lockstep:
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
         if self.phase is Phase.RUNNING and self._held is not None and self.problem and not self.settings.lockstep:
@@ -221,7 +223,7 @@ class Commander:
         if self._problem == self._gripper_problem:
             self._problem = ""
         self._opening = (stamp_ns, opening)
-        return self._reset_step() if self.phase is Phase.RESETTING else None
+        return self._reset_step(self._poses[-1].stamp_ns) if self.phase is Phase.RESETTING and self._poses else None
 
     def on_wrench(self, stamp_ns: int, wrench: Float64 | None, now_ns: int) -> Target | None:
         """A measured wrench ``(6,)``; None where it could not be used."""
@@ -291,7 +293,7 @@ class Commander:
 
     def on_time(self, now_ns: int) -> Target | None:
         """The watchdog (real time): without Actions, or without a measured pose, the arm holds."""
-        if self.settings.lockstep or self.phase is None:
+        if self.settings.lockstep:
             return None
         problem = self._unfit(self._poses[-1] if self._poses else None, now_ns)
         if not problem and self.phase is Phase.RUNNING and self._last_action_ns is not None:
@@ -299,7 +301,7 @@ class Commander:
             if silence > self.settings.action_timeout_s * 1e9:
                 problem = f"action: none for {silence / 1e9:.2f} s, the arm holds"
         began, self._problem = bool(problem) and not self.problem, problem
-        return self._hold(now_ns) if began and self._poses else None
+        return self._hold(now_ns) if began and self._poses and self.phase is not None else None
 
     def _counts(self, tick: Tick) -> bool:
         status = self._status
@@ -344,15 +346,17 @@ class Commander:
             return self._bad_pose
         if self._bad_wrench or self.settings.lockstep:
             return self._bad_wrench
+        if self._wrench_ns is None:
+            return "wrench: nothing received yet, the arm holds"
         # A stamp from the future says as little about the present as an old one.
-        age, wrench_age = now_ns - self._poses[-1].stamp_ns, now_ns - (self._wrench_ns or now_ns)
+        age, wrench_age = now_ns - self._poses[-1].stamp_ns, now_ns - self._wrench_ns
         if abs(age) > self.settings.state_timeout_s * 1e9:
             return f"current_pose: {_age(age)}, the arm holds"
         if abs(wrench_age) > self.settings.state_timeout_s * 1e9:
             return f"wrench: {_age(wrench_age)}, the arm holds"
         return ""
 
-    def _reset_step(self) -> Target | None:
+    def _reset_step(self, now_ns: int) -> Target | None:
         """One step home, in answer to the newest measured pose."""
         assert self._status is not None
         if not self._poses or self._opening is None:
@@ -370,7 +374,8 @@ class Commander:
                 return None
         elif not self._is_due(measured.stamp_ns):
             return None
-        if self.problem or self._bad_wrench or self.deadman.released(measured.stamp_ns):
+        unfit = self._unfit(measured, now_ns)
+        if self.problem or unfit or self.deadman.released(measured.stamp_ns):
             return None if self.settings.lockstep else self._hold(measured.stamp_ns)
         elapsed = TICK_NS if self._answered is None else min(TICK_NS, measured.stamp_ns - self._answered.stamp_ns)
         elapsed_s = max(0, elapsed) / 1e9

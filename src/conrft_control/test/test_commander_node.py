@@ -12,11 +12,13 @@ from conrft_control.nodes.commander_node import CommanderNode
 from conrft_data import topics
 from conrft_data.config import ConfigError
 from conrft_data.conversion import command_to_msg, episode_status_to_msg, pose_from_msg, stamp_to_ns
+from conrft_data.node_process import STOPPED
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Command, Phase
 
 MS = 1_000_000
 POSE, GRIPPER = "current_pose", "gripper/joint_states"
+WRENCH = "franka_robot_state_broadcaster/external_wrench_in_stiffness_frame"
 GRIPPER_COMMAND = "gripper/gripper_position_controller/commands"
 
 
@@ -38,14 +40,24 @@ class Commanded:
         )
         self.graph.spin(0.03)
 
-    def sense(self, stamp_ns: int) -> None:
+    def sense(self, stamp_ns: int, *topics: str) -> None:
         messages = self.robot.messages(stamp_ns)
-        for topic in (POSE, GRIPPER):
+        for topic in topics or (WRENCH, POSE, GRIPPER):
             self.graph.say(topic, messages[topic])
 
     def act(self, tick: Tick, *action: float) -> None:
         command = Command(action=np.array([*action, *[0.0] * 7][:7], np.float32), source=ActionSource.POLICY)
         self.graph.say(topics.ACTION, command_to_msg(command, tick), topics.TICK)
+
+    def says(self, level: bytes, words: str, *, stopped: bool = False) -> bool:
+        """Whether its newest word on /diagnostics is this one."""
+        newest = [array.status[0] for array in self.diagnostics[-1:]]
+        return any(
+            status.level == level
+            and words in status.message
+            and stopped == any(value.key == STOPPED for value in status.values)
+            for status in newest
+        )
 
     def target(self, count: int = 1) -> PoseStamped:
         self.graph.until(lambda: len(self.targets) >= count)
@@ -102,8 +114,7 @@ def test_in_real_time_the_watchdog_holds_the_arm_and_says_so(real_time: Commande
 
     def said() -> bool:
         real_time.sense(real_time.graph.now_ns())
-        newest = [array.status[0] for array in real_time.diagnostics[-1:]]
-        return any(status.level == b"\x02" and "action: none for" in status.message for status in newest)
+        return real_time.says(b"\x02", "action: none for")
 
     real_time.graph.until(said)
     assert len(real_time.targets) > count
@@ -113,9 +124,44 @@ def test_in_real_time_the_watchdog_holds_the_arm_and_says_so(real_time: Commande
 def test_in_real_time_a_stale_pose_is_an_error(real_time: Commanded) -> None:
     real_time.sense(real_time.graph.now_ns())
     real_time.state(Phase.READY)
-    real_time.graph.until(
-        lambda: real_time.diagnostics and "current_pose: stale" in real_time.diagnostics[-1].status[0].message
-    )
+    real_time.graph.until(lambda: real_time.says(b"\x02", "current_pose: stale"))
+
+
+def test_before_the_supervisor_has_spoken_it_misses_the_robot_without_an_error(real_time: Commanded) -> None:
+    def said() -> bool:
+        real_time.sense(real_time.graph.now_ns(), POSE)
+        return real_time.says(b"\x03", "wrench: stale")
+
+    real_time.graph.until(said)
+    assert all(array.status[0].level != b"\x02" for array in real_time.diagnostics)
+
+
+def test_in_real_time_another_publisher_of_target_pose_is_an_error_and_holds_the_arm(real_time: Commanded) -> None:
+    graph, robot = real_time.graph, real_time.robot
+    robot.pose[0] += 0.1  # away from home
+    real_time.act(Tick(0, 1, 0))
+    real_time.sense(graph.now_ns())
+    real_time.state(Phase.RESETTING)
+
+    def on_its_way() -> bool:
+        real_time.sense(graph.now_ns())
+        return bool(real_time.targets) and real_time.targets[-1].pose.position.x < robot.pose[0] - 0.01
+
+    graph.until(on_its_way)
+    other = graph.node.create_publisher(PoseStamped, "target_pose", topics.COMMAND)
+
+    def said() -> bool:
+        real_time.sense(graph.now_ns())
+        return real_time.says(b"\x02", "/target_pose has 2 publishers, the arm holds", stopped=True)
+
+    graph.until(said)
+    told = len(real_time.targets)
+    for _ in range(20):
+        real_time.sense(graph.now_ns())
+        graph.spin(0.02)
+    assert len({target.pose.position.x for target in real_time.targets[told:]}) == 1
+    graph.node.destroy_publisher(other)
+    graph.until(lambda: real_time.sense(graph.now_ns()) or real_time.says(b"\x00", "leads the arm home"))
 
 
 def test_it_is_the_only_publisher_of_target_pose(lockstep: Commanded) -> None:

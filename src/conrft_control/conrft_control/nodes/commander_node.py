@@ -152,6 +152,9 @@ class CommanderNode(Node):
         self._carry_out(self._commander.on_action(tick_of(message), command, self._now_ns()))
 
     def _on_watchdog(self) -> None:
+        topic = self._target_publisher.topic_name
+        publishers = self.count_publishers(topic)
+        self._commander.conflict = f"{topic} has {publishers} publishers, the arm holds" if publishers > 1 else ""
         self._carry_out(self._commander.on_time(self._now_ns()))
 
     def _carry_out(self, target: Target | None) -> None:
@@ -163,7 +166,7 @@ class CommanderNode(Node):
             message.header.stamp = ns_to_stamp(target.stamp_ns)
             message.header.frame_id = self._robot.base_frame
             self._target_publisher.publish(message)
-        if bool(self._commander.problem) != (self._health.level is Level.ERROR):
+        if self._level() is not self._health.level:
             self._report()
 
     def _send_gripper(self) -> None:
@@ -173,23 +176,31 @@ class CommanderNode(Node):
         publisher.publish(Float64MultiArray(data=array("d", [opening])))
         self._commander.gripper.sent()
 
-    def _report(self) -> None:
+    def _level(self) -> Level:
         commander = self._commander
-        released = commander.deadman.released(self._now_ns())
+        if commander.stop.reason or commander.conflict:
+            return Level.ERROR
+        if commander.problem:
+            # Before the first motion there is time until the robot's drivers are there.
+            return Level.STALE if commander.phase is None else Level.ERROR
+        return Level.WARN if commander.deadman.released(self._now_ns()) else Level.OK
+
+    def _report(self) -> None:
+        commander, level = self._commander, self._level()
         if commander.stop.reason:
             how = "the arm stands until a person resets it: conrft episode reset-stop"
-            self._health.say(Level.ERROR, f"{commander.stop.reason}; {how}", {STOPPED: commander.stop.reason})
+            self._health.say(level, f"{commander.stop.reason}; {how}", {STOPPED: commander.stop.reason})
         elif commander.problem:
-            self._health.say(Level.ERROR, commander.problem, {})
-        elif released:
-            self._health.say(Level.WARN, f"{released}, the arm holds", {})
+            self._health.say(level, commander.problem, {STOPPED: commander.conflict} if commander.conflict else {})
+        elif level is Level.WARN:
+            self._health.say(level, f"{commander.deadman.released(self._now_ns())}, the arm holds", {})
         elif commander.phase is None:
-            self._health.say(Level.OK, "waits for the supervisor")
+            self._health.say(level, "waits for the supervisor")
         else:
             doing = {Phase.RESETTING: "leads the arm home", Phase.RUNNING: "follows the Actions"}.get(
                 commander.phase, "holds the arm"
             )
-            self._health.say(Level.OK, doing, {"gripper_wanted": commander.gripper.wanted})
+            self._health.say(level, doing, {"gripper_wanted": commander.gripper.wanted})
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
