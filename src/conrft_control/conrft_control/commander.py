@@ -238,6 +238,10 @@ class Commander:
         """The emergency stop was pressed, or let go: the latter alone does not let the arm move again."""
         return self._halt(now_ns) if self.stop.emergency(pressed) else None
 
+    def on_stop_order(self, now_ns: int) -> Target | None:
+        """A person has ordered a stop: as if a button had been pressed and let go, whatever the real ones do."""
+        return self._halt(now_ns) if self.stop.order() else None
+
     def reset_stop(self) -> str:
         """A person allows motion again after a stop; returns why not, empty: granted."""
         refusal = self.stop.reset()

@@ -94,7 +94,11 @@ class ProtectiveStop:
     def emergency(self, pressed: bool) -> bool:
         """The emergency stop's state; returns whether the arm has to stop now, on a retreat too."""
         self._pressed = pressed
-        if not pressed or (self.reason and not self.retreats):
+        return pressed and self.order()
+
+    def order(self) -> bool:
+        """A person orders a stop, without a button that could be held; returns whether the arm has to stop now."""
+        if self.reason and not self.retreats:
             return False
         self.reason, self._retreat = self.reason or EMERGENCY, None
         return True

@@ -113,6 +113,15 @@ def test_an_emergency_stop_stays_after_the_button_was_let_go_and_cannot_be_reset
     assert stop.reset() == ""
 
 
+def test_an_order_to_stop_stops_like_a_button_that_was_let_go_but_lets_go_of_none() -> None:
+    stop = ProtectiveStop(LIMITS)
+    assert stop.order()
+    assert (stop.reason, stop.reset()) == ("emergency stop", "")
+    stop.emergency(True)
+    assert not stop.order()
+    assert stop.reset() == "the emergency stop is still pressed"
+
+
 def test_an_emergency_stop_ends_a_retreat(home: np.ndarray) -> None:
     stop = stopped_after_going_down(home)
     assert stop.emergency(True)

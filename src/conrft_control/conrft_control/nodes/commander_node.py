@@ -98,10 +98,16 @@ class CommanderNode(Node):
         if settings.deadman_button >= 0:
             self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(settings.lockstep))
         self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
+        self.create_service(Trigger, topics.STOP, self._on_stop)
         self.create_service(Trigger, topics.RESET_STOP, self._on_reset_stop)
 
     def _on_emergency_stop(self, message: Bool) -> None:
         self._carry_out(self._commander.on_emergency_stop(bool(message.data), self._now_ns()))
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._carry_out(self._commander.on_stop_order(self._now_ns()))
+        response.success, response.message = True, "the arm stands, until conrft episode reset-stop"
+        return response
 
     def _on_reset_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.message = self._commander.reset_stop() or "the arm may move again"
