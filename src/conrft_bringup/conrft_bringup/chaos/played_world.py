@@ -13,7 +13,6 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.valid_messages import EPISODE, ValidMessages
 from conrft_data import topics
@@ -96,7 +95,6 @@ class PlayedWorld(Node):
         }
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self.emergency = self.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
-        self.reset_stop = self.create_client(Trigger, topics.RESET_STOP)
         self.create_subscription(PoseStamped, robot.target_pose, self._on_target, topics.TICK)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
         self.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK)

@@ -59,7 +59,7 @@ def measure_stop(loop: WatchedLoop, cause: str) -> StoppingTime:
     """Brings the cause about in the middle of a motion, waits until the arm stands, and takes it away again."""
     how = causes(loop)[cause]
     world = loop.world
-    (_go_home if how.homewards else drive)(loop)
+    (go_home if how.homewards else drive)(loop)
     began_ns, direction, moves = world.now_ns, world.moves[-1][1], len(world.moves)
     del world.targets[:-1]
     world.words.clear()
@@ -145,7 +145,7 @@ def drive(loop: WatchedLoop) -> None:
     loop.until(lambda: len(_one_way(loop)) >= _ONE_WAY, "the arm does not move")
 
 
-def _go_home(loop: WatchedLoop) -> None:
+def go_home(loop: WatchedLoop) -> None:
     """The arm is on its way home, from far away."""
     world = loop.world
     world.push = _FORWARDS
