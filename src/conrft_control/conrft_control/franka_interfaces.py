@@ -13,9 +13,17 @@ import numpy as np
 
 from conrft_control.franka_settings import CollisionBehavior, FrankaSettings, GripperSettings, Load
 from conrft_data.config import ConfigError
+from conrft_data.types import Phase
 
-# FrankaRobotState.robot_mode: in these two the arm does not follow its controller until a person acts.
-_STOPPED_MODES = {4: "a reflex stopped the arm", 5: "the arm is stopped by hand (external activation device)"}
+# FrankaRobotState.robot_mode
+_IDLE, _MOVE = 1, 2
+_MODES = {
+    _IDLE: "no controller is active, the arm does not follow",
+    3: "the arm is guided by hand",
+    4: "a reflex stopped the arm",
+    5: "the arm is stopped by hand (external activation device)",
+    6: "the arm recovers from an error",
+}
 
 # A grasp may end at any width: whatever is between the fingers counts, nothing too.
 _ANY_WIDTH = 0.1
@@ -103,14 +111,23 @@ def gripper_error(result: Any) -> str:
     return "" if result.reached_goal or result.stalled else f"ended at {result.position:.4f} m"
 
 
-def robot_problem(state: Any) -> str:
-    """Why a FrankaRobotState's arm does not move, empty when it does."""
-    stopped = _STOPPED_MODES.get(int(state.robot_mode))
-    if stopped is None:
+def robot_problem(state: Any, phase: Phase | None = None) -> str:
+    """Why a FrankaRobotState's arm does not follow its targets, empty when it does, or need not in ``phase``."""
+    mode = int(state.robot_mode)
+    if mode == _MOVE or (mode == _IDLE and phase in (None, Phase.ENDED)):
         return ""
+    stopped = _MODES.get(mode, f"the arm is in mode {mode}")
     fields = state.current_errors.get_fields_and_field_types()
     errors = [name for name in fields if getattr(state.current_errors, name)]
     return f"robot: {stopped}" + (f" ({', '.join(errors)})" if errors else "")
+
+
+def has_stopped(state: Any, phase: Phase | None) -> bool:
+    """Whether patience is of no use: an episode is lost, and the arm must not come home by itself either.
+
+    An arm without a controller is only about to get one, unless an episode runs.
+    """
+    return bool(robot_problem(state, phase)) and (int(state.robot_mode) != _IDLE or phase is Phase.RUNNING)
 
 
 def unlike_settings(state: Any, settings: FrankaSettings) -> list[str]:

@@ -89,6 +89,9 @@ class FrankaSettings(Config):
         default="franka_robot_state_broadcaster/robot_state",
         description="franka_msgs/FrankaRobotState; empty: not watched (fake hardware has none)",
     )
+    state_timeout: float = Field(
+        default=1.0, gt=0, le=10, description="an arm whose state nobody has told for so long counts as stopped, s"
+    )
     service_timeout: float = Field(default=5.0, gt=0, le=60, description="for an answer of a service or of recovery, s")
     gripper: GripperSettings | None = GripperSettings()
     load: Load | None = None

@@ -23,12 +23,17 @@ from conrft_control.nodes.franka_adapter_node import FrankaAdapterNode
 from conrft_data import topics
 from conrft_data.config import ConfigError
 from conrft_data.conversion import episode_status_to_msg
+from conrft_data.node_process import STOPPED
 from conrft_data.types import Phase
 
 COMMAND = "gripper/gripper_position_controller/commands"
 STATE = "franka_robot_state_broadcaster/robot_state"
+# FrankaRobotState.robot_mode
+IDLE, MOVE, GUIDING, REFLEX, USER_STOPPED, RECOVERING = range(1, 7)
 SETTINGS: dict[str, Any] = {
-    "service_timeout": 30.0,  # on a busy machine even discovery takes seconds
+    # On a busy machine even discovery takes seconds.
+    "service_timeout": 30.0,
+    "state_timeout": 10.0,
     "load": {"mass": 0.4, "center_of_mass": [0.0, 0.0, 0.05]},
     "tcp_frame": {"position": [0.0, 0.0, 0.1]},
     "stiffness_frame": {},
@@ -64,6 +69,8 @@ class Workstation:
         }
         self.services = {n: FakeService(graph.node, kind, f"service_server/{n}") for n, kind in kinds.items()}
         self.diagnostics: list[DiagnosticArray] = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+        self._state: Any = None
+        graph.node.create_timer(0.1, self._repeat_state)
 
     def start(self, settings: dict[str, Any] | None = None, **parameters: Any) -> Any:
         path = self._folder / "franka.yaml"
@@ -74,7 +81,7 @@ class Workstation:
     def well(self) -> None:
         """Everything that the adapter listens to is there, and it is content."""
         self.phase(Phase.READY)
-        self.say_state(mode=1)
+        self.say_state(mode=MOVE)
         self.graph.say(COMMAND, Float64MultiArray(data=[1.0]), topics.COMMAND)
         self.graph.until(lambda: self.move.goals)
         self.move.end(success=True)
@@ -92,14 +99,28 @@ class Workstation:
         state.inertia_load.inertia.m, state.inertia_load.inertia.com.z = mass, 0.05
         for name, value in errors.items():
             setattr(state.current_errors, name, value)
+        self._state = state
         self.graph.say(STATE, state, topics.SENSOR)
 
-    def until_said(self, level: bytes, text: str) -> None:
+    def fall_silent(self) -> None:
+        """The broadcaster of the robot's state says nothing any more."""
+        self._state = None
+
+    def _repeat_state(self) -> None:
+        if self._state is not None:
+            self.graph.say(STATE, self._state, topics.SENSOR)
+
+    def until_said(self, level: bytes, text: str, *, stopped: bool = False) -> None:
         def said() -> bool:
             last = [status for array in self.diagnostics[-1:] for status in array.status]
-            return bool(last) and last[0].level == level and text in last[0].message
+            return bool(last) and (last[0].level, self.stopped) == (level, stopped) and text in last[0].message
 
         self.graph.until(said)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the adapter says that the arm has stopped for good."""
+        return any(value.key == STOPPED for array in self.diagnostics[-1:] for value in array.status[0].values)
 
     def call(self, name: str) -> Any:
         client = self.graph.node.create_client(Trigger, name)
@@ -144,14 +165,14 @@ def test_a_refused_setting_is_an_error_until_the_operator_asks_again(workstation
 def test_a_robot_that_counts_with_another_load_than_it_was_told_is_an_error(workstation: Workstation) -> None:
     workstation.start()
     workstation.well()
-    workstation.say_state(mode=1, mass=0.0)
+    workstation.say_state(mode=MOVE, mass=0.0)
     workstation.until_said(b"\x02", "load: the robot counts with 0.000 kg, wanted 0.400 kg")
 
 
 def test_an_arm_that_has_not_taken_its_settings_is_not_ready(workstation: Workstation, tmp_path: Path) -> None:
     workstation.start({"service_server": "another_server", "load": {"mass": 0.1}, "gripper": None})
     workstation.phase(Phase.READY)
-    workstation.say_state(mode=1)
+    workstation.say_state(mode=MOVE)
     workstation.until_said(b"\x03", "waits for another_server/set_load")
 
 
@@ -232,7 +253,7 @@ def test_a_gripper_command_action_serves_other_grippers(graph: Any, workstation:
     action = FakeAction(graph.node, kind, "gripper/gripper_cmd")
     workstation.start({"gripper": {"interface": "gripper_command", "action": "gripper/gripper_cmd"}})
     workstation.phase(Phase.READY)
-    workstation.say_state(mode=1)
+    workstation.say_state(mode=MOVE)
     workstation.open_gripper(1.0)
     graph.until(lambda: action.goals)
     assert (action.goals[0].command.position, action.goals[0].command.max_effort) == (0.04, 40.0), "one finger's way"
@@ -246,10 +267,68 @@ def test_a_gripper_command_action_serves_other_grippers(graph: Any, workstation:
 def test_a_reflex_is_told_and_nobody_recovers_by_himself(workstation: Workstation) -> None:
     workstation.start()
     workstation.well()
-    workstation.say_state(mode=4, cartesian_reflex=True)
-    workstation.until_said(b"\x02", "robot: a reflex stopped the arm (cartesian_reflex)")
+    workstation.say_state(mode=REFLEX, cartesian_reflex=True)
+    workstation.until_said(b"\x02", "robot: a reflex stopped the arm (cartesian_reflex)", stopped=True)
     workstation.graph.spin(0.3)
     assert workstation.recovery.goals == []
+
+
+@pytest.mark.parametrize("mode", [GUIDING, USER_STOPPED, RECOVERING, 0])
+def test_an_arm_that_does_not_follow_its_controller_ends_the_episode_at_once(
+    workstation: Workstation, mode: int
+) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.phase(Phase.RUNNING)
+    workstation.say_state(mode=mode)
+    workstation.until_said(b"\x02", "robot: ", stopped=True)
+
+
+def test_an_arm_without_a_controller_is_no_error_until_it_has_to_move(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.phase(Phase.ENDED)
+    workstation.say_state(mode=IDLE)
+    beats = len(workstation.diagnostics)
+    workstation.graph.until(lambda: len(workstation.diagnostics) >= beats + 2)
+    workstation.until_said(b"\x00", "")
+    workstation.phase(Phase.RESETTING)
+    workstation.until_said(b"\x02", "robot: no controller is active, the arm does not follow")
+    workstation.phase(Phase.RUNNING)
+    workstation.until_said(b"\x02", "robot: no controller is active", stopped=True)
+
+
+def test_an_arm_that_says_nothing_any_more_counts_as_stopped(workstation: Workstation) -> None:
+    workstation.start(SETTINGS | {"state_timeout": 0.5})
+    workstation.well()
+    workstation.fall_silent()
+    workstation.until_said(b"\x02", f"{STATE}: silent", stopped=True)
+
+
+def test_an_arm_that_has_said_nothing_yet_is_not_ready(workstation: Workstation) -> None:
+    workstation.start({"gripper": None})
+    workstation.phase(Phase.READY)
+    workstation.graph.publisher(STATE, workstation.state_kind, topics.SENSOR)
+    workstation.until_said(b"\x03", f"{STATE}: nothing received yet")
+
+
+def test_of_states_that_come_fast_the_newest_counts(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    for mode in [MOVE] * 20 + [REFLEX]:
+        workstation.say_state(mode=mode)
+    workstation.fall_silent()
+    workstation.until_said(b"\x02", "a reflex stopped the arm", stopped=True)
+
+
+def test_a_state_that_cannot_be_read_is_an_error_until_one_can(workstation: Workstation) -> None:
+    node = workstation.start()
+    workstation.well()
+    node._on_robot_state(b"\x00\x01\x00\x00 of another version")
+    workstation.fall_silent()
+    workstation.until_said(b"\x02", f"{STATE}: cannot be read, another franka_msgs?")
+    workstation.say_state(mode=MOVE)
+    workstation.until_said(b"\x00", "")
 
 
 def test_the_operators_service_recovers_the_arm(workstation: Workstation) -> None:
