@@ -104,6 +104,10 @@ class GripperCommand:
         """What was due is under way; to be called only when somebody was there to receive it."""
         self._sent = self.wanted
 
+    def forget(self) -> None:
+        """What is wanted has to be sent again: whoever received it may have been started anew, or may have failed."""
+        self._sent = None
+
 
 class Commander:
     """Turns Actions into targets.
@@ -168,6 +172,7 @@ class Commander:
             self._arrived, self._held = False, None
             if self._has_gripper:
                 self.gripper.want(1.0)
+                self.gripper.forget()
             return self._reset_step(now_ns)
         if status.phase is Phase.RUNNING:
             # In real time the arm has been held up to now: the reference begins at that target, which no false pose can

@@ -1,5 +1,6 @@
 """A task, a robot and the states of the supervisor that the tests of this package share."""
 
+import gc
 import json
 import sys
 import time
@@ -146,6 +147,10 @@ class Graph:
         for node in [*self._nodes, self.node]:
             node.destroy_node()
         rclpy.shutdown(context=self.context)
+        self._nodes.clear()
+        self._publishers.clear()
+        # What refers to itself would keep its place in the graph, and be taken for a partner by the next test.
+        gc.collect()
 
 
 @pytest.fixture

@@ -103,6 +103,16 @@ def test_going_home_opens_the_gripper_and_stops_at_home(lockstep: Commanded) -> 
     assert [list(command.data) for command in commands] == [[1.0]]
 
 
+def test_each_way_home_opens_the_gripper_even_if_it_was_told_so_before(lockstep: Commanded) -> None:
+    graph, commands = lockstep.graph, lockstep.graph.listen(Float64MultiArray, GRIPPER_COMMAND, topics.COMMAND)
+    graph.until(lambda: graph.node.count_publishers(GRIPPER_COMMAND) > 0)
+    for episode in (1, 2, 3):  # whoever received it may have been started anew, or may have failed
+        lockstep.state(Phase.RESETTING, episode * 100 * MS, episode)
+        graph.until(lambda count=episode: len(commands) == count)
+        lockstep.state(Phase.READY, episode * 100 * MS, episode)
+    assert [list(command.data) for command in commands] == [[1.0]] * 3
+
+
 def test_in_real_time_the_watchdog_holds_the_arm_and_says_so(real_time: Commanded) -> None:
     real_time.sense(real_time.graph.now_ns())
     real_time.state(Phase.RUNNING)

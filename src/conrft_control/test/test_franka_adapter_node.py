@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     # On a busy machine even discovery takes seconds.
     "service_timeout": 30.0,
     "state_timeout": 10.0,
+    "gripper": {"timeout": 30.0, "patience": 30.0},
     "load": {"mass": 0.4, "center_of_mass": [0.0, 0.0, 0.05]},
     "tcp_frame": {"position": [0.0, 0.0, 0.1]},
     "stiffness_frame": {},
@@ -58,9 +59,8 @@ class Workstation:
         self.graph, self._files, self._folder, self._make_status = graph, files, folder, make_status
         action, srv = (franka_interfaces.interfaces("franka_msgs", part) for part in ("action", "srv"))
         self.state_kind = franka_interfaces.interfaces("franka_msgs", "msg").FrankaRobotState
-        self.move = FakeAction(graph.node, action.Move, "franka_gripper/move")
-        self.grasp = FakeAction(graph.node, action.Grasp, "franka_gripper/grasp")
-        self.recovery = FakeAction(graph.node, action.ErrorRecovery, "action_server/error_recovery")
+        self._actions: list[FakeAction] = []
+        self.recovery = self.offer(action.ErrorRecovery, "action_server/error_recovery")
         kinds = {
             "set_load": srv.SetLoad,
             "set_tcp_frame": srv.SetTCPFrame,
@@ -77,6 +77,22 @@ class Workstation:
         path.write_text(json.dumps(SETTINGS if settings is None else settings))
         files = {"robot_file": self._files["robot_file"], "franka_file": str(path)}
         return self.graph.start(FrankaAdapterNode, **files, **parameters)
+
+    def offer(self, kind: Any, name: str) -> FakeAction:
+        """An action server."""
+        self._actions.append(FakeAction(self.graph.node, kind, name))
+        return self._actions[-1]
+
+    def close(self) -> None:
+        """Takes the action servers away: left to the garbage collector, they would haunt the tests that follow."""
+        for action in self._actions:
+            action.destroy()
+
+    def start_gripper(self) -> None:
+        """franka_gripper's actions are there."""
+        action = franka_interfaces.interfaces("franka_msgs", "action")
+        self.move = self.offer(action.Move, "franka_gripper/move")
+        self.grasp = self.offer(action.Grasp, "franka_gripper/grasp")
 
     def well(self) -> None:
         """Everything that the adapter listens to is there, and it is content."""
@@ -129,8 +145,18 @@ class Workstation:
 
 
 @pytest.fixture
-def workstation(graph: Any, files: dict[str, str], tmp_path: Path, status: Callable[..., Any]) -> Workstation:
-    return Workstation(graph, files, tmp_path, status)
+def without_gripper(
+    graph: Any, files: dict[str, str], tmp_path: Path, status: Callable[..., Any]
+) -> Iterator[Workstation]:
+    workstation = Workstation(graph, files, tmp_path, status)
+    yield workstation
+    workstation.close()
+
+
+@pytest.fixture
+def workstation(without_gripper: Workstation) -> Workstation:
+    without_gripper.start_gripper()
+    return without_gripper
 
 
 def test_at_the_start_the_arm_is_told_its_load_frames_and_thresholds(workstation: Workstation) -> None:
@@ -231,6 +257,39 @@ def test_a_goal_that_fails_is_told(workstation: Workstation, ending: dict[str, A
     workstation.until_said(b"\x02", told)
 
 
+def test_a_gripper_that_starts_later_than_the_adapter_gets_the_wish_that_waits_for_it(
+    without_gripper: Workstation,
+) -> None:
+    workstation = without_gripper
+    workstation.start(SETTINGS | {"gripper": {"patience": 0.3}})
+    workstation.phase(Phase.READY)
+    workstation.say_state(mode=MOVE)
+    workstation.open_gripper(1.0)
+    workstation.until_said(b"\x03", "gripper: waits for the action server franka_gripper/")
+    workstation.graph.spin(0.5)
+    assert "waits for the action server" in workstation.diagnostics[-1].status[0].message, "a late server is no error"
+    workstation.start_gripper()
+    workstation.graph.until(lambda: workstation.move.goals)
+    workstation.move.end(success=True)
+    workstation.until_said(b"\x00", "")
+
+
+def test_an_error_of_the_gripper_stands_until_the_operator_has_looked_after_it(workstation: Workstation) -> None:
+    workstation.start()
+    workstation.well()
+    workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.grasp.end(well=False, success=False, error="libfranka gripper: timed out")
+    workstation.until_said(b"\x02", "libfranka gripper: timed out")
+    workstation.graph.spin(0.3)
+    assert workstation.diagnostics[-1].status[0].level == b"\x02", "it does not go away by itself"
+    answer = workstation.call("configure_robot")
+    workstation.graph.until(answer.done)
+    workstation.until_said(b"\x00", "")
+    workstation.open_gripper(0.0)
+    workstation.graph.until(lambda: len(workstation.grasp.goals) == 2)
+
+
 def test_a_rejected_goal_is_told(workstation: Workstation) -> None:
     workstation.start()
     workstation.well()
@@ -250,8 +309,9 @@ def test_a_malformed_command_moves_nothing(workstation: Workstation, data: list[
 
 def test_a_gripper_command_action_serves_other_grippers(graph: Any, workstation: Workstation) -> None:
     kind = franka_interfaces.interfaces("control_msgs", "action").GripperCommand
-    action = FakeAction(graph.node, kind, "gripper/gripper_cmd")
-    workstation.start({"gripper": {"interface": "gripper_command", "action": "gripper/gripper_cmd"}})
+    action = workstation.offer(kind, "gripper/gripper_cmd")
+    gripper = {"interface": "gripper_command", "action": "gripper/gripper_cmd", "timeout": 30.0}
+    workstation.start({"gripper": gripper})
     workstation.phase(Phase.READY)
     workstation.say_state(mode=MOVE)
     workstation.open_gripper(1.0)
@@ -348,10 +408,10 @@ def test_the_operators_service_recovers_the_arm(workstation: Workstation) -> Non
 
 
 def test_an_arm_is_not_recovered_while_an_episode_runs(workstation: Workstation) -> None:
-    workstation.start(recover_button=1)
+    node = workstation.start(recover_button=1)
     workstation.well()
     workstation.phase(Phase.RUNNING)
-    workstation.graph.spin(0.1)
+    workstation.graph.until(lambda: node._phase is Phase.RUNNING)
     answer = workstation.call("recover_robot")
     workstation.graph.until(answer.done)
     assert (answer.result().success, answer.result().message) == (False, "an episode is running; end it first")
@@ -372,8 +432,8 @@ def test_the_operators_button_recovers_the_arm_only_if_one_was_named(workstation
 
 
 def test_recovery_without_an_answer_is_given_up(workstation: Workstation) -> None:
-    workstation.start({"service_timeout": 0.3, "gripper": None})
-    workstation.graph.until(lambda: workstation.graph.node.count_subscribers(STATE) > 0)
+    node = workstation.start({"service_timeout": 0.3, "gripper": None})
+    workstation.graph.until(node._recovery.ready)
     answer = workstation.call("recover_robot")
     workstation.graph.until(answer.done)
     assert "no answer within 0.3 s" in answer.result().message

@@ -115,6 +115,8 @@ class FrankaAdapterNode(Node):
         return response
 
     async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._gripper is not None:
+            self._gripper.forget()
         response.message = await self._setup.start()
         response.success = not response.message
         return response
@@ -157,8 +159,9 @@ class FrankaAdapterNode(Node):
         """What is not there yet; empty when everything is."""
         if not self._setup.done:
             return self._setup.word
-        unseen = self._robot is not None and not self._robot.seen
-        return f"{self._settings.robot_state}: nothing received yet" if unseen else ""
+        if self._robot is not None and not self._robot.seen:
+            return f"{self._settings.robot_state}: nothing received yet"
+        return self._gripper.awaited if self._gripper is not None else ""
 
     def _has_stopped(self) -> bool:
         return self._robot is not None and self._robot.has_stopped(self._phase, time.monotonic())
@@ -171,6 +174,13 @@ class FrankaAdapterNode(Node):
         if stopped is not self._told_stopped:
             self._told_stopped = stopped
             self._health.publish()
+
+    def destroy_node(self) -> None:
+        """Ends the action clients as well."""
+        self._recovery.destroy()
+        if self._gripper is not None:
+            self._gripper.destroy()
+        super().destroy_node()
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ class GripperActions:
         self._clients: dict[str, ActionClient] = {}
         self._handle: Any = None
         self._refusal = ""
+        self._missing = "gripper: waits for its action servers"
         for opening in (0.0, 1.0):
             self._client(opening)  # discovery takes longer than a person wants to wait for the first grasp
 
@@ -37,6 +38,16 @@ class GripperActions:
     def problem(self) -> str:
         """Why the gripper is not where it should be; empty when all is well."""
         return self._refusal or self._goals.problem
+
+    @property
+    def awaited(self) -> str:
+        """Which action server has not been there yet; empty once each was."""
+        return self._missing
+
+    def forget(self) -> None:
+        """A person has looked after the gripper."""
+        self._refusal = ""
+        self._goals.forget()
 
     @property
     def doing(self) -> str:
@@ -56,6 +67,9 @@ class GripperActions:
 
     def step(self, wall_s: float) -> None:
         """Sends or cancels what is due."""
+        if self._missing:
+            absent = [name for name, client in self._clients.items() if not client.server_is_ready()]
+            self._missing = f"gripper: waits for the action server {absent[0]}" if absent else ""
         client = self._client(self._goals.wish if self._goals.wish is not None else 1.0)
         step, opening = self._goals.step(wall_s, server_is_there=client.server_is_ready())
         if step is Step.SEND:
@@ -65,6 +79,11 @@ class GripperActions:
             sent.add_done_callback(partial(self._on_answer, self._goals.number))
         elif step is Step.CANCEL and self._handle is not None:
             self._handle.cancel_goal_async()
+
+    def destroy(self) -> None:
+        """Ends the action clients, which the node does not know of."""
+        for client in self._clients.values():
+            client.destroy()
 
     def _client(self, opening: float) -> ActionClient:
         wanted = franka.gripper_goal(self._settings, opening, self._max_width)
@@ -168,6 +187,14 @@ class ErrorRecovery:
         self._sent, self._since_wall_s = False, 0.0
         self.word = ""
 
+    def ready(self) -> bool:
+        """Whether the action server is there."""
+        return bool(self._client.server_is_ready())
+
+    def destroy(self) -> None:
+        """Ends the action client, which the node does not know of."""
+        self._client.destroy()
+
     def start(self) -> Future:
         """Asks for recovery once; the future's result is why it failed, empty when it did not."""
         if self._ended is not None:
@@ -181,7 +208,7 @@ class ErrorRecovery:
         """Sends the goal when the server is there, and gives up when no answer comes."""
         if self._ended is None:
             return
-        if not self._sent and self._client.server_is_ready():
+        if not self._sent and self.ready():
             self._sent = True
             self._client.send_goal_async(self._goal).add_done_callback(partial(self._on_answer, self._ended))
         if wall_s - self._since_wall_s > self._timeout_s:
