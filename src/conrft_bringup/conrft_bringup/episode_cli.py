@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 _TIMEOUT_S = 10.0
+# The arm is set up step by step.
+_SETUP_TIMEOUT_S = 60.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,8 +29,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     reset_stop.set_defaults(run=run_reset_stop)
     for name, text in (
         ("start", "start the episode that waits for the operator"),
-        ("recover", "end a reflex of the arm; nothing does that by itself"),
-        ("configure", "tell the arm its load and thresholds once more, after a refusal"),
+        ("recover", "end a reflex of the arm and set it up again; nothing does that by itself"),
+        ("configure", "set up the arm once more: its load and thresholds, then its controllers; ends gripper errors"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=run_trigger)
     for command in commands.choices.values():
@@ -88,11 +90,12 @@ def run_trigger(args: argparse.Namespace) -> int:
     from conrft_data import topics
 
     names = {"start": topics.START_EPISODE, "recover": topics.RECOVER_ROBOT, "configure": topics.CONFIGURE_ROBOT}
-    return _call(Trigger, names[args.episode_command], args.namespace)
+    timeout_s = _TIMEOUT_S if args.episode_command == "start" else _SETUP_TIMEOUT_S
+    return _call(Trigger, names[args.episode_command], args.namespace, timeout_s)
 
 
-def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:
-    """Calls a service and prints its answer; 0 done, 1 refused, 2 nobody answered."""
+def _call(service: Any, name: str, namespace: str, timeout_s: float = _TIMEOUT_S, **fields: Any) -> int:
+    """Calls a service and prints its answer; 0 done, 1 refused, 2 nobody answered within ``timeout_s``."""
     import rclpy
 
     rclpy.init(args=[])
@@ -106,7 +109,7 @@ def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:
             )
             return 2
         future = client.call_async(service.Request(**fields))
-        rclpy.spin_until_future_complete(node, future, timeout_sec=_TIMEOUT_S)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
         if not future.done():
             print(f"conrft episode: {full_name} does not answer", file=sys.stderr)
             return 2

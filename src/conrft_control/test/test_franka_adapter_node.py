@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from franka_ros2 import FakeAction, FakeService, provide_interfaces
+from franka_ros2 import FakeAction, FakeControllerManager, FakeService, provide_interfaces
 from pydantic import ValidationError
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
@@ -438,6 +438,116 @@ def test_recovery_without_an_answer_is_given_up(workstation: Workstation) -> Non
     workstation.graph.until(answer.done)
     assert "no answer within 0.3 s" in answer.result().message
     workstation.recovery.end()
+
+
+CONTROLLERS = {"controllers": ["arm_controller"], "broadcasters": ["pose_broadcaster"]}
+SETTING_UP = ["set_load", "set_tcp_frame", "set_stiffness_frame", "set_full_collision_behavior"]
+SETTING_UP_AGAIN = [
+    "FrankaHardwareInterface active",
+    "arm_controller inactive",
+    "pose_broadcaster active",
+    *SETTING_UP,
+    "arm_controller active",
+]
+
+
+@pytest.fixture
+def ros2_control(workstation: Workstation) -> FakeControllerManager:
+    srv = franka_interfaces.interfaces("controller_manager_msgs", "srv")
+    return FakeControllerManager(workstation.graph.node, srv, list(workstation.services.values()))
+
+
+def test_the_controller_is_activated_once_it_is_loaded_and_the_arm_has_taken_its_settings(
+    workstation: Workstation, ros2_control: FakeControllerManager
+) -> None:
+    del ros2_control.states["arm_controller"]
+    workstation.start(SETTINGS | {"controllers": CONTROLLERS})
+    workstation.phase(Phase.READY)
+    workstation.say_state(mode=IDLE)
+    workstation.graph.until(lambda: ros2_control.events == SETTING_UP)
+    workstation.graph.spin(1.5)
+    assert ros2_control.events == SETTING_UP
+    ros2_control.states["arm_controller"] = "inactive"
+    workstation.graph.until(lambda: ros2_control.events == [*SETTING_UP, "arm_controller active"])
+    workstation.well()
+
+
+def test_a_controller_that_does_not_become_active_is_an_error(
+    workstation: Workstation, ros2_control: FakeControllerManager
+) -> None:
+    ros2_control.activates = False
+    workstation.start(SETTINGS | {"controllers": CONTROLLERS})
+    workstation.say_state(mode=MOVE)
+    workstation.until_said(b"\x02", "controller_manager/list_controllers: arm_controller is inactive")
+
+
+def test_a_reflex_is_not_ended_by_activating_a_controller(
+    workstation: Workstation, ros2_control: FakeControllerManager
+) -> None:
+    workstation.start(SETTINGS | {"controllers": CONTROLLERS, "service_timeout": 2.0})
+    workstation.say_state(mode=REFLEX)
+    workstation.until_said(b"\x02", "controller_manager/switch_controller: not called: robot: a reflex", stopped=True)
+    workstation.say_state(mode=IDLE)
+    workstation.until_said(b"\x02", "controller_manager/switch_controller: not called: robot: a reflex")
+    workstation.graph.spin(1.5)
+    assert "arm_controller active" not in ros2_control.events, "only a person goes on after a reflex"
+
+
+def test_recovery_sets_up_the_arm_from_its_hardware_on_and_activates_the_controller_last(
+    workstation: Workstation, ros2_control: FakeControllerManager
+) -> None:
+    workstation.start(SETTINGS | {"controllers": CONTROLLERS})
+    workstation.say_state(mode=MOVE)
+    workstation.graph.until(lambda: "arm_controller active" in ros2_control.events)
+    workstation.phase(Phase.ENDED)
+    workstation.say_state(mode=REFLEX)
+    workstation.until_said(b"\x02", "a reflex stopped the arm", stopped=True)
+    ros2_control.go_off()
+    ros2_control.events.clear()
+    answer = workstation.call("recover_robot")
+    workstation.graph.until(lambda: workstation.recovery.goals)
+    assert not ros2_control.events
+    workstation.say_state(mode=IDLE)
+    workstation.recovery.end()
+    workstation.graph.until(answer.done)
+    assert (answer.result().message, ros2_control.events) == ("", SETTING_UP_AGAIN)
+
+
+def test_the_settings_that_an_active_controller_refused_are_taken_when_the_operator_sets_up_the_arm_again(
+    workstation: Workstation, ros2_control: FakeControllerManager
+) -> None:
+    ros2_control.activate("arm_controller")
+    workstation.start(SETTINGS | {"controllers": CONTROLLERS})
+    workstation.say_state(mode=MOVE)
+    workstation.until_said(b"\x02", "service_server/set_load: refused: command not possible in the current mode")
+    assert ros2_control.events == ["set_load"], "what moves the arm is not taken off by itself"
+    ros2_control.events.clear()
+    answer = workstation.call("configure_robot")
+    workstation.graph.until(answer.done)
+    assert (answer.result().message, ros2_control.events) == ("", SETTING_UP_AGAIN)
+
+
+@pytest.mark.parametrize(
+    ("phase", "refusal"),
+    [
+        (Phase.RUNNING, "an episode is running; end it first"),
+        (Phase.RESETTING, "the arm is on its way home; stop it first"),
+    ],
+)
+def test_an_arm_that_may_be_moving_is_not_set_up_again(
+    workstation: Workstation, ros2_control: FakeControllerManager, phase: Phase, refusal: str
+) -> None:
+    node = workstation.start(SETTINGS | {"controllers": CONTROLLERS})
+    workstation.say_state(mode=MOVE)
+    workstation.graph.until(lambda: "arm_controller active" in ros2_control.events)
+    ros2_control.events.clear()
+    workstation.phase(phase)
+    workstation.graph.until(lambda: node._phase is phase)
+    for service in ("configure_robot", "recover_robot"):
+        answer = workstation.call(service)
+        workstation.graph.until(answer.done)
+        assert (answer.result().success, answer.result().message) == (False, refusal)
+    assert (ros2_control.events, workstation.recovery.goals) == ([], [])
 
 
 def test_stiffness_has_the_range_of_the_robot() -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.task import Future
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -53,7 +51,8 @@ class FrankaAdapterNode(Node):
         self._phase: Phase | None = None
         self._robot: RobotStateWatch | None = None
         self._told_stopped = False
-        self._setup = SetupSequence(self, list(franka.setup_calls(self._settings)), self._settings.service_timeout)
+        calls, again = franka.setup_calls(self._settings), franka.setup_again_calls(self._settings)
+        self._setup = SetupSequence(self, list(calls), list(again), self._settings.service_timeout)
         self._recovery = ErrorRecovery(self, self._settings)
         self._gripper = (
             GripperActions(self, self._settings.gripper, robot.gripper_max_width) if self._settings.gripper else None
@@ -99,42 +98,44 @@ class FrankaAdapterNode(Node):
     def _on_joy(self, message: Joy) -> None:
         pressed = self._presses.update(message.buttons, stamp_to_ns(message.header.stamp))
         if self._recover_button in pressed:
-            refusal = self._recovery_refusal()
-            if refusal:
-                self.get_logger().warning(f"recovery: {refusal}")
-            else:
-                self._recovery.start().add_done_callback(partial(self._after_recovery, "button"))
+            self.executor.create_task(self._recover("button"))
 
     async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.message = self._recovery_refusal()
-        if not response.message:
-            done = self._recovery.start()
-            done.add_done_callback(partial(self._after_recovery, "service"))
-            response.message = await done
+        response.message = await self._recover("service")
         response.success = not response.message
         return response
 
-    async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._gripper is not None:
-            self._gripper.forget()
-        response.message = await self._setup.start()
-        response.success = not response.message
-        return response
-
-    def _recovery_refusal(self) -> str:
-        """Why the arm must not be recovered now: a person has to end the episode first."""
-        return "an episode is running; end it first" if self._phase is Phase.RUNNING else ""
-
-    def _after_recovery(self, way: str, done: Future) -> None:
-        error = done.result()
+    async def _recover(self, way: str) -> str:
+        """Ends a reflex and sets up the arm again; returns why not, empty: the arm is well again."""
+        error = self._refusal() or await self._recovery.start()
+        if not error and self._settings.controllers is not None:
+            error = await self._setup.start()
         self.get_logger().warning(f"the operator's {way} asked for error recovery: {error or 'the arm is well again'}")
         self._report()
+        return error
+
+    async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self._refusal()
+        if not response.message:
+            if self._gripper is not None:
+                self._gripper.forget()
+            response.message = await self._setup.start()
+        response.success = not response.message
+        return response
+
+    def _refusal(self) -> str:
+        """Why nobody may take the controllers off the arm, or put them on: a person has to end the motion first."""
+        if self._phase is Phase.RUNNING:
+            return "an episode is running; end it first"
+        return "the arm is on its way home; stop it first" if self._phase is Phase.RESETTING else ""
 
     def _step(self) -> None:
         now = time.monotonic()
+        hindrance: str | None = ""
         if self._robot is not None:
             self._robot.read(now)
-        self._setup.step(now)
+            hindrance = self._robot.hindrance(now)
+        self._setup.step(now, hindrance)
         self._recovery.step(now)
         if self._gripper is not None:
             self._gripper.step(now)
@@ -151,8 +152,8 @@ class FrankaAdapterNode(Node):
         if self._robot is not None:
             problems.append(self._robot.problem(self._phase, time.monotonic()))
             problems += self._robot.unlike_settings() if self._setup.done else []
-        if self._gripper is not None:
-            problems.append(self._gripper.problem)
+        if self._gripper is not None and self._gripper.problem:
+            problems.append(f"{self._gripper.problem}; once it is well: conrft episode configure")
         return [problem for problem in problems if problem]
 
     def _awaited(self) -> str:

@@ -12,6 +12,8 @@ from conrft_data.types import Phase
 
 # The state may come a thousand times a second, and a core has better things to do than to read all of it.
 _PERIOD_S = 0.05
+# After a silence everybody else must have seen where the arm is: a controller leads it to the newest target at once.
+_SETTLED_S = 1.0
 
 
 class RobotStateWatch:
@@ -24,6 +26,7 @@ class RobotStateWatch:
         self._state: Any = None
         self._unreadable = ""
         self._heard_wall_s = self._read_wall_s = float("-inf")
+        self._well_since_wall_s: float | None = None
 
     @property
     def seen(self) -> bool:
@@ -55,6 +58,16 @@ class RobotStateWatch:
         if self._unreadable or self._state is None:
             return False
         return bool(self._silence(wall_s)) or franka.has_stopped(self._state, phase)
+
+    def hindrance(self, wall_s: float) -> str | None:
+        """Why the arm's controllers must not be activated; empty: they may; None: nobody knows yet."""
+        problem = self.problem(None, wall_s)
+        if problem or self._state is None:
+            self._well_since_wall_s = None
+            return problem or None
+        if self._well_since_wall_s is None:
+            self._well_since_wall_s = wall_s
+        return "" if wall_s - self._well_since_wall_s >= _SETTLED_S else None
 
     def unlike_settings(self) -> list[str]:
         """What the robot counts with otherwise than it was told, one sentence each."""
