@@ -105,6 +105,22 @@ def test_a_stop_outside_the_box_is_reset_without_a_leap() -> None:
         assert max(steps) == 0
 
 
+def test_an_arm_that_was_guided_elsewhere_is_held_there_and_that_is_said() -> None:
+    with closing(WatchedLoop(TASK, ROBOT, {"supervisor:after_fault": "wait"})) as loop:
+        world = loop.world
+        drive(loop)
+        loop.press_stop(True)
+        loop.until(lambda: world.phase is Phase.ENDED, "the stop is no fault")
+        loop.press_stop(False)
+        loop.go_on(0.3)
+        loop.reset_stop()
+        world.blocked = True
+        world.bring(np.array([0.0, 0.2, 0.0]))
+        loop.until(lambda: any("was moved by 0.20 m" in word for _, word in world.words), "nobody notices")
+        loop.go_on(0.3)
+        np.testing.assert_allclose(world.targets[-1].pose, world.valid.pose, atol=1e-6)
+
+
 # Only one loop at a time: this one stays until the module's last test.
 @pytest.fixture(scope="module")
 def loop() -> Iterator[WatchedLoop]:

@@ -12,6 +12,7 @@ from conrft_control.deadman import Deadman
 from conrft_control.pose_plausibility import PosePlausibility
 from conrft_control.protective_stop import ProtectiveStop
 from conrft_control.reset_motion import ResetMotion, ResetTolerance, not_arrived
+from conrft_data import rotations
 from conrft_data.config import SafetyLimits, TaskConfig
 from conrft_data.motion_limiter import MotionLimiter
 from conrft_data.reference_pose import ReferencePose
@@ -32,6 +33,11 @@ _UNUSABLE = "current_pose: not a finite pose, the arm holds"
 _STOP_REACH = 1.5
 
 _ROUNDING_M = 1e-6
+
+# An arm that is farther from the target that it is to hold than a leash and this, m and rad, for so long, has been taken
+# elsewhere: at the end of its leash it may be in contact, and what it measures trembles.
+_BEYOND_LEASH = (0.01, 0.05)
+_TAKEN_AWAY_NS = 500_000_000
 
 # The gripper's own hysteresis: between these two an action means "as it is".
 _CLOSE_BELOW, _OPEN_ABOVE = -0.5, 0.5
@@ -117,6 +123,7 @@ class Commander:
     Attributes:
         stop: what keeps the arm from moving until a person allows it again.
         conflict: who else commands the arm; while anybody does, this one holds it.
+        warning: what a person should know although nothing is wrong.
         deadman: in lockstep the mux alone heeds it in an episode, because only its Actions wait for the buttons.
     """
 
@@ -126,11 +133,12 @@ class Commander:
         self.stop = ProtectiveStop(settings.safety)
         # In lockstep time stands still, and buttons do not grow old.
         self.deadman = Deadman(settings.deadman_button, 0.0 if settings.lockstep else settings.deadman_timeout_s)
-        self.conflict = ""
+        self.conflict = self.warning = ""
         self._problem = ""
         self._reference = ReferencePose(task.motion_limits())
         self._limiter = MotionLimiter(settings.safety.speed_limits())
-        self._leash = task.action_scale.leash
+        self._leash, self._leash_angle = task.motion_limits().leash, task.motion_limits().leash_angle
+        self._away_ns = 0
         self._moved_ns: int | None = None
         self._wrench_ns: int | None = None
         self._bad_wrench = ""
@@ -166,7 +174,8 @@ class Commander:
         self._status = status
         if not entered:
             return None
-        self._problem = ""
+        self._problem = self.warning = ""
+        self._away_ns = 0
         self._limiter.stop()
         if status.phase is Phase.RESETTING:
             self._arrived, self._held = False, None
@@ -214,6 +223,7 @@ class Commander:
         if self.phase is Phase.RESETTING:
             return self._reset_step(stamp_ns)
         if self.phase in (Phase.READY, Phase.ENDED) and not self.settings.lockstep:
+            self._follow_hand()
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
         if self.phase is Phase.RUNNING and self._held is not None and self.problem and not self.settings.lockstep:
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
@@ -425,6 +435,26 @@ class Commander:
         if self._held is None or np.linalg.norm(measured[:3] - self._held[:3]) <= _STOP_REACH * self._leash:
             self._held = measured.copy()
         return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)
+
+    def _follow_hand(self) -> None:
+        """Between two episodes: an arm that was guided elsewhere while its controller was off is held there.
+
+        The target that it left behind would pull it back as soon as the controller returns.
+        """
+        if self._held is None or len(self._poses) < 2:
+            return
+        before, measured, held = self._poses[-2], self._poses[-1], self._held
+        distance = float(np.linalg.norm(measured.pose[:3] - held[:3]))
+        angle = rotations.angle_between(measured.pose[3:], held[3:])
+        if distance <= self._leash + _BEYOND_LEASH[0] and angle <= self._leash_angle + _BEYOND_LEASH[1]:
+            self._away_ns = 0
+            return
+        # A gap, or a wrong stamp, counts no more than a tick.
+        self._away_ns += min(TICK_NS, measured.stamp_ns - before.stamp_ns)
+        if self._away_ns > _TAKEN_AWAY_NS:
+            self.stop.end_retreat()
+            self._held, self._away_ns = measured.pose.copy(), 0
+            self.warning = f"the arm was moved by {distance:.2f} m by somebody else, and is held where it is now"
 
     def _let_go(self, now_ns: int) -> Target | None:
         """After a fault the arm neither goes on to where it was sent nor presses on what is in its way.

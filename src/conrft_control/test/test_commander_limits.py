@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conrft_control.commander import Commander, CommanderSettings, Target
+from conrft_data import rotations
 from conrft_data.config import SafetyLimits, TaskConfig
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
@@ -253,6 +254,60 @@ def test_a_fault_does_not_cut_a_retreat_short(driven: Driven) -> None:
     for _ in range(12):
         driven.sense()
     np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
+
+
+def guided(driven: Driven, way: np.ndarray, seconds: float) -> None:
+    """The controller is off, and a person holds the arm elsewhere."""
+    driven.blocked, driven.pose = True, driven.pose + way
+    driven.believe(driven.pose)
+    for _ in range(round(10 * seconds)):
+        driven.sense()
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.ENDED])
+def test_between_episodes_an_arm_that_was_guided_elsewhere_is_held_there(driven: Driven, phase: Phase) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(phase, outcome=Outcome.FAULT, final_step=0)
+    left = driven.targets[-1].pose
+    guided(driven, BESIDE, 0.4)
+    np.testing.assert_array_equal(driven.targets[-1].pose, left)
+    assert not driven.commander.warning
+    guided(driven, 0 * BESIDE, 0.4)
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+    assert "the arm was moved by 0.20 m by somebody else" in driven.commander.warning
+    driven.phase(Phase.RESETTING, episode=2)
+    assert not driven.commander.warning
+
+
+def test_an_arm_that_was_turned_by_hand_is_held_as_it_is_too(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.TIMEOUT, final_step=0)
+    driven.blocked = True
+    driven.pose = np.concatenate([driven.pose[:3], rotations.from_euler_xyz([3.14159265, 0.0, 0.5])])
+    for _ in range(8):
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+
+
+def test_an_arm_within_the_leash_stays_pressed_to_what_it_touches(driven: Driven) -> None:
+    blocked(running(driven))
+    driven.phase(Phase.ENDED, outcome=Outcome.SUCCESS, final_step=driven.step)
+    last = driven.targets[-1].pose
+    guided(driven, 0 * BESIDE, 3.0)
+    np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
+def test_a_few_poses_far_away_are_not_followed_whatever_their_stamps_say(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.TIMEOUT, final_step=0)
+    left, driven.blocked = driven.targets[-1].pose, True
+    driven.believe(left + BESIDE)
+    driven.now_ns += 3600 * 10**9
+    driven.believe(left + BESIDE)
+    driven.pose = left
+    driven.believe(left)
+    driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, left)
 
 
 def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(driven: Driven) -> None:

@@ -189,7 +189,8 @@ class CommanderNode(Node):
         if commander.problem:
             # Before the first motion there is time until the robot's drivers are there.
             return Level.STALE if commander.phase is None else Level.ERROR
-        return Level.WARN if commander.deadman.released(self._now_ns()) else Level.OK
+        released = commander.deadman.released(self._now_ns())
+        return Level.WARN if released or commander.warning else Level.OK
 
     def _report(self) -> None:
         commander, level = self._commander, self._level()
@@ -199,7 +200,8 @@ class CommanderNode(Node):
         elif commander.problem:
             self._health.say(level, commander.problem, {STOPPED: commander.conflict} if commander.conflict else {})
         elif level is Level.WARN:
-            self._health.say(level, f"{commander.deadman.released(self._now_ns())}, the arm holds", {})
+            released = commander.deadman.released(self._now_ns())
+            self._health.say(level, commander.warning or f"{released}, the arm holds", {})
         elif commander.phase is None:
             self._health.say(level, "waits for the supervisor")
         else:
