@@ -34,8 +34,8 @@ _STOP_REACH = 1.5
 
 _ROUNDING_M = 1e-6
 
-# An arm that is farther from the target that it is to hold than a leash and this, m and rad, for so long, has been taken
-# elsewhere: at the end of its leash it may be in contact, and what it measures trembles.
+# An arm that is farther from the target that it is to hold than a leash and this, m and rad, for so long, has been
+# taken elsewhere: at the end of its leash it may be in contact, and what it measures trembles.
 _BEYOND_LEASH = (0.01, 0.05)
 _TAKEN_AWAY_NS = 500_000_000
 

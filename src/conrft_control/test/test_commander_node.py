@@ -1,15 +1,17 @@
 """The commander as a node: the only publisher of target_pose."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from rclpy.exceptions import InvalidParameterValueException
 from std_msgs.msg import Float64MultiArray
 
 from conrft_control.nodes.commander_node import CommanderNode
-from conrft_data import topics
+from conrft_data import rotations, topics
 from conrft_data.config import ConfigError
 from conrft_data.conversion import command_to_msg, episode_status_to_msg, pose_from_msg, stamp_to_ns
 from conrft_data.node_process import STOPPED
@@ -176,6 +178,62 @@ def test_in_real_time_another_publisher_of_target_pose_is_an_error_and_holds_the
 
 def test_it_is_the_only_publisher_of_target_pose(lockstep: Commanded) -> None:
     assert lockstep.graph.node.count_publishers("target_pose") == 1
+
+
+# Each is triggered through the running node in conrft_bringup's test_chaos.py, or here.
+LIMITS = {
+    "workspace_low_x": "m", "workspace_low_y": "m", "workspace_low_z": "m",
+    "workspace_high_x": "m", "workspace_high_y": "m", "workspace_high_z": "m",
+    "workspace_max_tilt": "rad", "leash": "m", "leash_angle": "rad",
+    "linear_speed": "m/s", "angular_speed": "rad/s", "linear_acceleration": "m/s^2", "angular_acceleration": "rad/s^2",
+    "force": "N", "torque": "N m", "retreat_distance": "m", "retreat_speed": "m/s",
+    "action_timeout": "s", "state_timeout": "s", "deadman_timeout": "s", "deadman_button": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_every_limit_is_a_parameter_with_range_and_unit(graph: Any, files: dict[str, str], limit: str) -> None:
+    node = graph.start(CommanderNode, **files)
+    about = node.describe_parameter(limit)
+    (allowed,) = [*about.floating_point_range, *about.integer_range]
+    assert allowed.from_value < allowed.to_value
+    assert re.search(rf"(^|[ ,;]){re.escape(LIMITS[limit])}($|[;:, ])", about.description), about.description
+    with pytest.raises(InvalidParameterValueException):
+        graph.start(CommanderNode, **files, **{limit: allowed.to_value + type(allowed.to_value)(1)})
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "action", "reached"),
+    [
+        ("workspace_high_x", 0.51, [1.0], 0.01),
+        ("workspace_low_x", 0.49, [-1.0], -0.01),
+        ("leash", 0.02, [1.0], 0.02),
+        ("leash_angle", 0.05, [0, 0, 0, 0, 0, 1.0], 0.05),
+        ("workspace_max_tilt", 0.04, [0, 0, 0, 0, 0, 1.0], 0.04),
+    ],
+)
+def test_a_limit_of_the_tasks_file_can_be_narrowed_by_its_parameter(
+    graph: Any,
+    robot: Any,
+    files: dict[str, str],
+    status: Any,
+    limit: str,
+    value: float,
+    action: list[float],
+    reached: float,
+) -> None:
+    commanded = Commanded(graph, robot, files, status, lockstep=True, **{limit: value})
+    commanded.sense(100 * MS)
+    commanded.state(Phase.RUNNING, 100 * MS)
+    commanded.act(Tick(100 * MS, 1, 0), *action)
+    target = pose_from_msg(commanded.target().pose)
+    moved = target[0] - robot.pose[0] or rotations.angle_between(target[3:], robot.pose[3:])
+    assert moved == pytest.approx(reached, abs=1e-6)
+
+
+def test_a_box_that_excludes_the_reset_pose_is_refused(graph: Any, files: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"reset.position .* must lie in the workspace"):
+        graph.start(CommanderNode, **files, workspace_high_x=0.4)
 
 
 @pytest.mark.parametrize("parameter", ["task_file", "robot_file"])

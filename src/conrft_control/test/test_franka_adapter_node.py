@@ -431,6 +431,11 @@ def test_the_operators_button_recovers_the_arm_only_if_one_was_named(workstation
     assert len(workstation.recovery.goals) == 1
 
 
+def test_a_button_that_is_held_while_the_arm_moves_does_not_recover_it(workstation: Workstation) -> None:
+    with pytest.raises(ValueError, match="deadman_button and recover_button are both 1"):
+        workstation.start(recover_button=1, deadman_button=1)
+
+
 def test_recovery_without_an_answer_is_given_up(workstation: Workstation) -> None:
     node = workstation.start({"service_timeout": 0.3, "gripper": None})
     workstation.graph.until(node._recovery.ready)

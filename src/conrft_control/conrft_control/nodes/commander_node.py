@@ -22,15 +22,18 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
+    Bounded,
     declare,
     declare_config,
     declare_deadman,
+    declare_fields,
     declare_lockstep,
     declare_robot,
     declare_task,
     declare_tolerance,
 )
 from conrft_data import topics
+from conrft_data.config import TaskConfig
 from conrft_data.conversion import (
     MessageError,
     command_from_msg,
@@ -46,6 +49,9 @@ from conrft_data.node_process import STOPPED, run
 from conrft_data.types import Phase
 from conrft_msgs.msg import Action, EpisodeState
 
+_SETTINGS: dict[str, Bounded | str] = {
+    "deadman_timeout_s": Bounded(0.02, 2.0, "real time: buttons that nobody has sent for so long are not held, s"),
+}
 _WATCHDOG_S = 0.02
 _GRIPPER_RETRY_S = 0.1
 
@@ -56,19 +62,21 @@ class CommanderNode(Node):
     def __init__(self, **options: Any) -> None:
         """``options`` go to rclpy's Node."""
         super().__init__("commander", **options)
-        self._task, self._robot, lockstep = declare_task(self), declare_robot(self), declare_lockstep(self)
+        task, lockstep = self._declare_limits(declare_task(self)), declare_lockstep(self)
+        self._robot = declare_config(self, declare_robot(self), ("action_timeout", "state_timeout"))
         settings = CommanderSettings(
             lockstep=lockstep,
             action_timeout_s=self._robot.action_timeout,
             state_timeout_s=self._robot.state_timeout,
             tolerance=declare_tolerance(self),
             safety=declare_config(self, self._robot.safety),
-            deadman_button=declare_deadman(self),
+            deadman_button=declare_deadman(self, {}),
+            **declare_fields(self, CommanderSettings(), _SETTINGS),
         )
         gripper_interface = declare(
             self, "send_gripper", True, "send gripper commands; false where another node drives the gripper"
         )
-        self._commander = Commander(self._task, settings)
+        self._commander = Commander(task, settings)
         self._health = NodeHealth(
             self,
             self._report,
@@ -85,6 +93,14 @@ class CommanderNode(Node):
         if not lockstep:
             self.create_timer(_WATCHDOG_S, self._on_watchdog)
         self.create_timer(_GRIPPER_RETRY_S, self._send_gripper, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _declare_limits(self, task: TaskConfig) -> TaskConfig:
+        """The task, with the limits of the reference pose as parameters."""
+        limits = {
+            "workspace": declare_config(self, task.workspace, prefix="workspace_"),
+            "action_scale": declare_config(self, task.action_scale, ("leash", "leash_angle")),
+        }
+        return TaskConfig.model_validate(task.model_dump() | {name: each.model_dump() for name, each in limits.items()})
 
     def _connect(self) -> None:
         robot, settings = self._robot, self._commander.settings

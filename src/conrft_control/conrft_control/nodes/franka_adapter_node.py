@@ -24,7 +24,7 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.franka_calls import ErrorRecovery, GripperActions, SetupSequence
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.parameters import declare, declare_file, declare_robot
+from conrft_control.nodes.parameters import declare, declare_deadman, declare_file, declare_robot
 from conrft_control.nodes.robot_state_watch import RobotStateWatch
 from conrft_data import topics
 from conrft_data.config import load_config
@@ -47,6 +47,7 @@ class FrankaAdapterNode(Node):
         self._settings = load_config(FrankaSettings, declare_file(self, "franka_file", "YAML file of the Franka arm"))
         about = "button that recovers the arm after a reflex, outside episodes; -1: none, the service alone does"
         self._recover_button = int(declare(self, "recover_button", -1, about, low=-1, high=64))
+        declare_deadman(self, {"recover_button": self._recover_button})
         self._presses = ButtonPresses(debounce_s=0.05)
         self._phase: Phase | None = None
         self._robot: RobotStateWatch | None = None

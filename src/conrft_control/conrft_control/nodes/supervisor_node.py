@@ -27,6 +27,7 @@ from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
     Bounded,
     declare,
+    declare_deadman,
     declare_fields,
     declare_lockstep,
     declare_robot,
@@ -93,6 +94,13 @@ class SupervisorNode(Node):
         self._abort_button = self._declare_button("abort_button", 3, "ends the episode as aborted")
         self._veto_button = self._declare_button("veto_button", 4, "takes back the success of the last episode")
         self._start_button = self._declare_button("start_button", -1, "starts the waiting episode")
+        buttons = {
+            "success_button": self._success_button,
+            "abort_button": self._abort_button,
+            "veto_button": self._veto_button,
+            "start_button": self._start_button,
+        }
+        declare_deadman(self, buttons)
         self._pose: PoseStamped | None = None
         self._gripper: JointState | None = None
         self._scene_request: ResetScene.Request | None = None
