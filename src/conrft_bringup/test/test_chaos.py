@@ -16,8 +16,7 @@ from conrft_bringup.chaos.fuzz_benchmark import COMMANDS
 from conrft_bringup.chaos.fuzzed_graph import FARTHEST_TARGET, FuzzedGraph
 from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
-from conrft_bringup.chaos.safety_benchmark import ONE_TICK_MS
-from conrft_bringup.chaos.stopping_times import Cause, causes, drive, go_home, measure_stop
+from conrft_bringup.chaos.stopping_times import ONE_TICK_MS, Cause, causes, drive, go_home, measure_stop
 from conrft_bringup.chaos.valid_messages import ValidMessages
 from conrft_bringup.chaos.watched_loop import WatchedLoop
 from conrft_bringup.chaos.weights_sanity import PolicyLoop, measure_weights
@@ -143,8 +142,10 @@ def loop() -> Iterator[WatchedLoop]:
         ("reward node silent", "reward: silent"),
         ("camera silent", "side: stale"),
         ("measured pose silent", "current_pose: stale"),
+        ("measured pose silent on the way home", "current_pose: stale"),
         ("measured pose NaN", "current_pose"),
         ("measured wrench silent", "wrench: stale"),
+        ("measured wrench silent on the way home", "wrench: stale"),
         ("measured wrench NaN", "wrench"),
         ("measured twist silent", "twist: stale"),
         ("gripper's state silent", "gripper: stale"),
@@ -157,8 +158,7 @@ def test_whatever_fails_is_named_and_the_arm_holds_within_a_tick_of_its_detectio
 ) -> None:
     stopped = measure_stop(loop, cause)
     assert any(word in said for _, said in loop.world.words)
-    assert stopped.from_detection_ms is not None
-    assert stopped.from_detection_ms <= ONE_TICK_MS
+    assert stopped.in_time, stopped
     if cause.startswith(("force", "torque")):
         safety = loop.robot.safety
         assert stopped.back_m == pytest.approx(safety.retreat_distance, rel=0.1)
