@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -17,7 +18,7 @@ from conrft_bringup.chaos.fuzzed_graph import FARTHEST_TARGET, FuzzedGraph
 from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
 from conrft_bringup.chaos.stopping_times import ONE_TICK_MS, Cause, causes, drive, go_home, measure_stop
-from conrft_bringup.chaos.valid_messages import ValidMessages
+from conrft_bringup.chaos.valid_messages import MEASURED_JOINTS, ROBOT_STATE, ValidMessages
 from conrft_bringup.chaos.watched_loop import WatchedLoop
 from conrft_bringup.chaos.weights_sanity import PolicyLoop, measure_weights
 from conrft_data import topics
@@ -27,6 +28,15 @@ from conrft_data.types import Phase
 
 CONFIG = Path(__file__).parents[1] / "config"
 TASK, ROBOT = CONFIG / "tasks/pick_banana.yaml", CONFIG / "robots/fr3.yaml"
+
+
+@pytest.fixture(scope="session")
+def workstation_interfaces() -> None:
+    """franka_msgs and the like: the workstation's own, else those that the tests of the Franka adapter use."""
+    sys.path.append(str(CONFIG.parents[1] / "conrft_control/test"))
+    from franka_ros2 import provide_interfaces
+
+    provide_interfaces()
 
 
 def test_the_fuzzer_makes_messages_that_the_middleware_carries_and_the_same_ones_for_the_same_seed() -> None:
@@ -39,7 +49,9 @@ def test_the_fuzzer_makes_messages_that_the_middleware_carries_and_the_same_ones
             deserialize_message(serialize_message(left), type(message))
 
 
-def test_wrong_messages_on_every_topic_crash_no_node_and_move_no_arm(tmp_path: Path) -> None:
+def test_wrong_messages_on_every_topic_crash_no_node_and_move_no_arm(
+    tmp_path: Path, workstation_interfaces: None
+) -> None:
     graph = FuzzedGraph(tmp_path, TASK, CONFIG / "robots/sim.yaml", seed=1)
     try:
         graph.fuzz(40, COMMANDS)
@@ -49,6 +61,10 @@ def test_wrong_messages_on_every_topic_crash_no_node_and_move_no_arm(tmp_path: P
         graph.close()
     assert dict(graph.report.failures) == {}
     assert graph.report.targets > 0
+    heard_by = {
+        topics.OBSERVATION, topics.VALUE, MEASURED_JOINTS, ROBOT_STATE, topics.READ_EPISODE_CHUNK, "target_pose",
+    }  # fmt: skip
+    assert heard_by <= set(graph.report.messages)
     assert graph.report.farthest_m <= FARTHEST_TARGET
 
 
