@@ -214,12 +214,17 @@ def robot_problem(state: Any, phase: Phase | None = None) -> str:
     return f"robot: {stopped}" + (f" ({', '.join(errors)})" if errors else "")
 
 
+def is_idle(state: Any) -> bool:
+    """Whether a FrankaRobotState's arm is well, but no controller commands it."""
+    return int(state.robot_mode) == _IDLE
+
+
 def has_stopped(state: Any, phase: Phase | None) -> bool:
     """Whether patience is of no use: an episode is lost, and the arm must not come home by itself either.
 
     An arm without a controller is only about to get one, unless an episode runs.
     """
-    return bool(robot_problem(state, phase)) and (int(state.robot_mode) != _IDLE or phase is Phase.RUNNING)
+    return bool(robot_problem(state, phase)) and (not is_idle(state) or phase is Phase.RUNNING)
 
 
 def unlike_settings(state: Any, settings: FrankaSettings) -> list[str]:

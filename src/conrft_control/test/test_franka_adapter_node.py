@@ -344,14 +344,12 @@ def test_an_arm_that_does_not_follow_its_controller_ends_the_episode_at_once(
     workstation.until_said(b"\x02", "robot: ", stopped=True)
 
 
-def test_an_arm_without_a_controller_is_no_error_until_it_has_to_move(workstation: Workstation) -> None:
+def test_an_arm_without_a_controller_is_not_ready_and_an_error_where_it_has_to_move(workstation: Workstation) -> None:
     workstation.start()
     workstation.well()
     workstation.phase(Phase.ENDED)
     workstation.say_state(mode=IDLE)
-    beats = len(workstation.diagnostics)
-    workstation.graph.until(lambda: len(workstation.diagnostics) >= beats + 2)
-    workstation.until_said(b"\x00", "")
+    workstation.until_said(b"\x03", "robot: no controller is active (conrft episode configure activates it)")
     workstation.phase(Phase.RESETTING)
     workstation.until_said(b"\x02", "robot: no controller is active, the arm does not follow")
     workstation.phase(Phase.RUNNING)

@@ -163,6 +163,8 @@ class FrankaAdapterNode(Node):
             return self._setup.word
         if self._robot is not None and not self._robot.seen:
             return f"{self._settings.robot_state}: nothing received yet"
+        if self._robot is not None and self._robot.idle:
+            return "robot: no controller is active (conrft episode configure activates it)"
         return self._gripper.awaited if self._gripper is not None else ""
 
     def _has_stopped(self) -> bool:

@@ -33,6 +33,11 @@ class RobotStateWatch:
         """Whether a state has ever come that could be read."""
         return self._state is not None
 
+    @property
+    def idle(self) -> bool:
+        """Whether no controller commands the arm."""
+        return self._state is not None and franka.is_idle(self._state)
+
     def hear(self, raw: bytes, wall_s: float) -> None:
         """A state came, serialized."""
         self._raw, self._heard_wall_s = raw, wall_s

@@ -213,8 +213,8 @@ class SupervisorNode(Node):
             self._carry_out(supervisor.end_request(Outcome.ABORTED, "aborted by the operator's button", now)[1])
         elif button == self._veto_button:
             self._carry_out(supervisor.veto())
-        elif button == self._start_button:
-            supervisor.start_request(now)
+        elif button == self._start_button and (problem := supervisor.start_request(now)):
+            self.get_logger().warning(f"start: {problem}")
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self._supervisor.learner(message.last_episode_id, int(message.pending_updates))
