@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import Any
 
 _TIMEOUT_S = 10.0
+# The arm is set up step by step.
+_SETUP_TIMEOUT_S = 60.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,8 +29,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     reset_stop.set_defaults(run=run_reset_stop)
     for name, text in (
         ("start", "start the episode that waits for the operator"),
-        ("recover", "end a reflex of the arm; nothing does that by itself"),
-        ("configure", "tell the arm its load and thresholds once more, after a refusal"),
+        ("recover", "end a reflex of the arm and set it up again; nothing does that by itself"),
+        ("configure", "set up the arm once more: its load and thresholds, then its controllers; ends gripper errors"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=run_trigger)
     for command in commands.choices.values():
@@ -62,32 +63,15 @@ def run_veto(args: argparse.Namespace) -> int:
 
 
 def run_stop(args: argparse.Namespace) -> int:
-    """Presses the emergency stop and lets it go; the commander remembers it."""
-    import rclpy
-    from rclpy.duration import Duration
-    from std_msgs.msg import Bool
+    """Stops the arm; a button that is held as well still has to be let go."""
+    from std_srvs.srv import Trigger
 
     from conrft_data import topics
 
-    rclpy.init(args=[])
-    try:
-        node = rclpy.create_node("conrft_episode", namespace=args.namespace or None)
-        publisher = node.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
-        deadline = time.monotonic() + _TIMEOUT_S
-        while not publisher.get_subscription_count():
-            if time.monotonic() > deadline:
-                print(f"conrft episode: nobody hears {publisher.topic_name}: USE THE ROBOT'S OWN STOP", file=sys.stderr)
-                return 2
-            time.sleep(0.005)
-        for pressed in (True, False):
-            publisher.publish(Bool(data=pressed))
-            if not publisher.wait_for_all_acked(Duration(seconds=_TIMEOUT_S)):
-                print("conrft episode: no answer: USE THE ROBOT'S OWN STOP", file=sys.stderr)
-                return 2
-        print("the arm stands, until conrft episode reset-stop")
-        return 0
-    finally:
-        rclpy.try_shutdown()
+    code = _call(Trigger, topics.STOP, args.namespace)
+    if code:
+        print("conrft episode: the arm was NOT stopped: USE THE ROBOT'S OWN STOP", file=sys.stderr)
+    return code
 
 
 def run_reset_stop(args: argparse.Namespace) -> int:
@@ -106,27 +90,28 @@ def run_trigger(args: argparse.Namespace) -> int:
     from conrft_data import topics
 
     names = {"start": topics.START_EPISODE, "recover": topics.RECOVER_ROBOT, "configure": topics.CONFIGURE_ROBOT}
-    return _call(Trigger, names[args.episode_command], args.namespace)
+    timeout_s = _TIMEOUT_S if args.episode_command == "start" else _SETUP_TIMEOUT_S
+    return _call(Trigger, names[args.episode_command], args.namespace, timeout_s)
 
 
-def _call(service: Any, name: str, namespace: str, **fields: Any) -> int:
-    """Calls a service and prints its answer; 0 done, 1 refused, 2 nobody answered."""
+def _call(service: Any, name: str, namespace: str, timeout_s: float = _TIMEOUT_S, **fields: Any) -> int:
+    """Calls a service and prints its answer; 0 done, 1 refused, 2 nobody answered within ``timeout_s``."""
     import rclpy
 
     rclpy.init(args=[])
     try:
         node = rclpy.create_node("conrft_episode", namespace=namespace or None)
-        client = node.create_client(service, name)
+        client, full_name = node.create_client(service, name), node.resolve_service_name(name)
         if not client.wait_for_service(_TIMEOUT_S):
             print(
-                f"conrft episode: nobody offers {client.srv_name} (is the graph running in this domain?)",
+                f"conrft episode: nobody offers {full_name} (is the graph running in this domain?)",
                 file=sys.stderr,
             )
             return 2
         future = client.call_async(service.Request(**fields))
-        rclpy.spin_until_future_complete(node, future, timeout_sec=_TIMEOUT_S)
+        rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
         if not future.done():
-            print(f"conrft episode: {client.srv_name} does not answer", file=sys.stderr)
+            print(f"conrft episode: {full_name} does not answer", file=sys.stderr)
             return 2
         answer = future.result()
         print(answer.message or "done")

@@ -32,10 +32,11 @@ def generate_launch_description():
                     package="controller_manager",
                     executable="spawner",
                     namespace=given["namespace"],
-                    arguments=[controller, "--controller-manager-timeout", "60"],
+                    arguments=[controller, "--controller-manager-timeout", "60", *more],
                     output="screen",
                 )
-                for controller in ("pose_broadcaster", "cartesian_impedance_controller")
+                # The arm takes its settings only before a controller commands it: franka_adapter activates that one.
+                for controller, *more in (("pose_broadcaster",), ("cartesian_impedance_controller", "--inactive"))
             ),
         ]
     )

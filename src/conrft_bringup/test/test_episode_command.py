@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +64,7 @@ def serve(robot: Node) -> Callable[[str, bool, str], list[str]]:
         ("start", "start_episode", True, 0),
         ("recover", "recover_robot", False, 1),
         ("configure", "configure_robot", True, 0),
+        ("stop", "stop", True, 0),
         ("reset-stop", "reset_stop", True, 0),
         ("reset-stop", "reset_stop", False, 1),
     ],
@@ -82,23 +83,18 @@ def test_a_command_calls_its_service_once_and_tells_the_answer(
     assert capsys.readouterr().out == "what the robot says\n"
 
 
-def test_stop_presses_the_emergency_stop_and_lets_it_go(robot: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    heard: queue.Queue[bool] = queue.Queue()
-    robot.create_subscription(Bool, topics.EMERGENCY_STOP, lambda message: heard.put(message.data), 10)
-    assert main(["episode", "stop", "--namespace", "left"]) == 0
-    assert [heard.get(timeout=60.0), heard.get(timeout=60.0)] == [True, False]
-    assert "until conrft episode reset-stop" in capsys.readouterr().out
-
-
 def test_a_stop_that_nobody_hears_says_so(
     robot: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(episode_cli, "_TIMEOUT_S", 0.2)
     assert main(["episode", "stop", "--namespace", "left"]) == 2
-    assert "nobody hears /left/emergency_stop: USE THE ROBOT'S OWN STOP" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "nobody offers /left/stop" in told and "USE THE ROBOT'S OWN STOP" in told
 
 
-def test_the_commander_stops_and_allows_the_arm_to_move_again(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def commander(robot: Node) -> Iterator[CommanderNode]:
+    """The commander of the robot ``left``, served by a thread."""
     context = rclpy.Context()
     rclpy.init(context=context, args=["--ros-args", "-r", "__ns:=/left"])
     values = {"task_file": CONFIG / "tasks/pick_banana.yaml", "robot_file": CONFIG / "robots/sim.yaml"}
@@ -108,18 +104,32 @@ def test_the_commander_stops_and_allows_the_arm_to_move_again(capsys: pytest.Cap
     executor.add_node(commander)
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()
-    try:
-        answers = [
-            main(["episode", command, "--namespace", "left"]) for command in ("reset-stop", "stop", "reset-stop")
-        ]
-    finally:
-        executor.shutdown()
-        thread.join()
-        commander.destroy_node()
-        rclpy.shutdown(context=context)
+    yield commander
+    executor.shutdown()
+    thread.join()
+    commander.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_the_commander_stops_and_allows_the_arm_to_move_again(
+    commander: CommanderNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [main(["episode", command, "--namespace", "left"]) for command in ("reset-stop", "stop", "reset-stop")]
     assert answers == [0, 0, 0]
     assert capsys.readouterr().out.splitlines() == [
         "the arm was not stopped",
         "the arm stands, until conrft episode reset-stop",
         "the arm may move again",
     ]
+
+
+def test_a_stop_from_the_shell_does_not_let_go_of_a_button_that_is_held(
+    robot: Node, commander: CommanderNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    button = robot.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
+    button.publish(Bool(data=True))
+    end = time.monotonic() + 60.0
+    while not commander._commander.stop.reason and time.monotonic() < end:
+        time.sleep(0.01)
+    assert [main(["episode", command, "--namespace", "left"]) for command in ("stop", "reset-stop")] == [0, 1]
+    assert capsys.readouterr().out.splitlines()[1] == "the emergency stop is still pressed"

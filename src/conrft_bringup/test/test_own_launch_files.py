@@ -196,6 +196,16 @@ def test_only_the_supervisor_ends_a_launch_and_only_what_can_go_on_is_started_ag
     }
 
 
+def test_on_a_robot_what_only_listens_to_the_loop_and_its_drivers_are_started_again(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    processes = started("robot", environment, tmp_path, drivers="none", mode="demonstration")
+    assert {label for label, process in processes.items() if process.respawn} == {
+        "franka_adapter", "impedance_phases", "spacenav_node", "realsense2_camera_node", "recorder",
+    }  # fmt: skip
+    assert parameters(processes["supervisor"])["arm_nodes"] == ["commander", "franka_adapter", "impedance_phases"]
+
+
 def test_training_waits_for_learner_policy_and_reward(environment: dict[str, str], tmp_path: Path) -> None:
     processes = started("train", environment, tmp_path, run_dir="runs/x", preset="paper", seed="5")
     supervisor, learner = parameters(processes["supervisor"]), parameters(processes["learner"])

@@ -62,3 +62,14 @@ def test_a_protective_stop_comes_after_ordinary_contact_and_before_the_reflex_of
     assert pressing < safety.force < min(collision.collision_force[:3])
     turning = math.hypot(*(gains[f"task.k_rot_{axis}"] * clips[f"r{axis}"] for axis in "xyz"))
     assert turning < safety.torque < min(collision.collision_force[3:])
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_adapter_activates_the_controllers_that_ros2_control_has_been_given(robot: str) -> None:
+    adapter = load_config(FrankaSettings, CONFIG / f"franka/{robot}.yaml").controllers
+    given = yaml.safe_load((CONFIG / f"controllers/{robot}.yaml").read_text())["/**"]
+    loaded = given[adapter.manager]["ros__parameters"]
+    kinds = {name: about["type"] for name, about in loaded.items() if isinstance(about, dict)}
+    assert {*adapter.broadcasters, *adapter.controllers} == set(kinds)
+    assert all(kinds[name].endswith("Broadcaster") for name in adapter.broadcasters)
+    assert adapter.controllers == (load_config(ImpedanceSettings, CONFIG / f"impedance/{robot}.yaml").controller,)

@@ -12,6 +12,7 @@ from conrft_control.deadman import Deadman
 from conrft_control.pose_plausibility import PosePlausibility
 from conrft_control.protective_stop import ProtectiveStop
 from conrft_control.reset_motion import ResetMotion, ResetTolerance, not_arrived
+from conrft_data import rotations
 from conrft_data.config import SafetyLimits, TaskConfig
 from conrft_data.motion_limiter import MotionLimiter
 from conrft_data.reference_pose import ReferencePose
@@ -32,6 +33,11 @@ _UNUSABLE = "current_pose: not a finite pose, the arm holds"
 _STOP_REACH = 1.5
 
 _ROUNDING_M = 1e-6
+
+# An arm that is farther from the target that it is to hold than a leash and this, m and rad, for so long, has been
+# taken elsewhere: at the end of its leash it may be in contact, and what it measures trembles.
+_BEYOND_LEASH = (0.01, 0.05)
+_TAKEN_AWAY_NS = 500_000_000
 
 # The gripper's own hysteresis: between these two an action means "as it is".
 _CLOSE_BELOW, _OPEN_ABOVE = -0.5, 0.5
@@ -104,6 +110,10 @@ class GripperCommand:
         """What was due is under way; to be called only when somebody was there to receive it."""
         self._sent = self.wanted
 
+    def forget(self) -> None:
+        """What is wanted has to be sent again: whoever received it may have been started anew, or may have failed."""
+        self._sent = None
+
 
 class Commander:
     """Turns Actions into targets.
@@ -112,6 +122,8 @@ class Commander:
 
     Attributes:
         stop: what keeps the arm from moving until a person allows it again.
+        conflict: who else commands the arm; while anybody does, this one holds it.
+        warning: what a person should know although nothing is wrong.
         deadman: in lockstep the mux alone heeds it in an episode, because only its Actions wait for the buttons.
     """
 
@@ -121,10 +133,12 @@ class Commander:
         self.stop = ProtectiveStop(settings.safety)
         # In lockstep time stands still, and buttons do not grow old.
         self.deadman = Deadman(settings.deadman_button, 0.0 if settings.lockstep else settings.deadman_timeout_s)
+        self.conflict = self.warning = ""
         self._problem = ""
         self._reference = ReferencePose(task.motion_limits())
         self._limiter = MotionLimiter(settings.safety.speed_limits())
-        self._leash = task.action_scale.leash
+        self._leash, self._leash_angle = task.motion_limits().leash, task.motion_limits().leash_angle
+        self._away_ns = 0
         self._moved_ns: int | None = None
         self._wrench_ns: int | None = None
         self._bad_wrench = ""
@@ -147,7 +161,7 @@ class Commander:
     @property
     def problem(self) -> str:
         """Why the arm holds although it should move; empty when nothing is wrong."""
-        return self.stop.reason or self._problem
+        return self.stop.reason or self.conflict or self._problem
 
     @property
     def phase(self) -> Phase | None:
@@ -160,13 +174,15 @@ class Commander:
         self._status = status
         if not entered:
             return None
-        self._problem = ""
+        self._problem = self.warning = ""
+        self._away_ns = 0
         self._limiter.stop()
         if status.phase is Phase.RESETTING:
             self._arrived, self._held = False, None
             if self._has_gripper:
                 self.gripper.want(1.0)
-            return self._reset_step()
+                self.gripper.forget()
+            return self._reset_step(now_ns)
         if status.phase is Phase.RUNNING:
             # In real time the arm has been held up to now: the reference begins at that target, which no false pose can
             # have moved. In lockstep it begins where the simulator has put the arm.
@@ -205,8 +221,9 @@ class Commander:
         if self._waiting is not None:
             return self.on_action(*self._waiting, stamp_ns)
         if self.phase is Phase.RESETTING:
-            return self._reset_step()
+            return self._reset_step(stamp_ns)
         if self.phase in (Phase.READY, Phase.ENDED) and not self.settings.lockstep:
+            self._follow_hand()
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
         if self.phase is Phase.RUNNING and self._held is not None and self.problem and not self.settings.lockstep:
             return self._hold(stamp_ns) if self._is_due(stamp_ns) else None
@@ -221,12 +238,13 @@ class Commander:
         if self._problem == self._gripper_problem:
             self._problem = ""
         self._opening = (stamp_ns, opening)
-        return self._reset_step() if self.phase is Phase.RESETTING else None
+        return self._reset_step(self._poses[-1].stamp_ns) if self.phase is Phase.RESETTING and self._poses else None
 
     def on_wrench(self, stamp_ns: int, wrench: Float64 | None, now_ns: int) -> Target | None:
         """A measured wrench ``(6,)``; None where it could not be used."""
         self._bad_wrench = "wrench: not finite, the arm holds" if wrench is None else ""
         if wrench is None:
+            self.stop.end_retreat()
             return None
         self._wrench_ns = stamp_ns
         return self._halt(now_ns) if self.stop.feel(wrench) else None
@@ -235,11 +253,15 @@ class Commander:
         """The emergency stop was pressed, or let go: the latter alone does not let the arm move again."""
         return self._halt(now_ns) if self.stop.emergency(pressed) else None
 
+    def on_stop_order(self, now_ns: int) -> Target | None:
+        """A person has ordered a stop: as if a button had been pressed and let go, whatever the real ones do."""
+        return self._halt(now_ns) if self.stop.order() else None
+
     def reset_stop(self) -> str:
         """A person allows motion again after a stop; returns why not, empty: granted."""
         refusal = self.stop.reset()
         if not refusal and self._held is not None and self._reference.started:
-            self._held = self._reference.move_to(self._held)
+            self._reference.move_to(self._held, self._held)
         return refusal
 
     def on_action(self, tick: Tick, command: Command, now_ns: int) -> Target | None:
@@ -276,7 +298,7 @@ class Commander:
             return self._hold(stamp_ns)
         limited = self._limiter.limited(last, self._held, self._elapsed_s(stamp_ns))
         if limited is not self._held:
-            self._held = self._reference.move_to(limited)
+            self._held = self._reference.move_to(limited, last)
         if self._has_gripper:
             self.gripper.want(float(command.action[6]))
         return self._answer(stamp_ns)
@@ -290,7 +312,7 @@ class Commander:
 
     def on_time(self, now_ns: int) -> Target | None:
         """The watchdog (real time): without Actions, or without a measured pose, the arm holds."""
-        if self.settings.lockstep or self.phase is None:
+        if self.settings.lockstep:
             return None
         problem = self._unfit(self._poses[-1] if self._poses else None, now_ns)
         if not problem and self.phase is Phase.RUNNING and self._last_action_ns is not None:
@@ -298,7 +320,7 @@ class Commander:
             if silence > self.settings.action_timeout_s * 1e9:
                 problem = f"action: none for {silence / 1e9:.2f} s, the arm holds"
         began, self._problem = bool(problem) and not self.problem, problem
-        return self._hold(now_ns) if began and self._poses else None
+        return self._hold(now_ns) if began and self._poses and self.phase is not None else None
 
     def _counts(self, tick: Tick) -> bool:
         status = self._status
@@ -343,15 +365,17 @@ class Commander:
             return self._bad_pose
         if self._bad_wrench or self.settings.lockstep:
             return self._bad_wrench
+        if self._wrench_ns is None:
+            return "wrench: nothing received yet, the arm holds"
         # A stamp from the future says as little about the present as an old one.
-        age, wrench_age = now_ns - self._poses[-1].stamp_ns, now_ns - (self._wrench_ns or now_ns)
+        age, wrench_age = now_ns - self._poses[-1].stamp_ns, now_ns - self._wrench_ns
         if abs(age) > self.settings.state_timeout_s * 1e9:
             return f"current_pose: {_age(age)}, the arm holds"
         if abs(wrench_age) > self.settings.state_timeout_s * 1e9:
             return f"wrench: {_age(wrench_age)}, the arm holds"
         return ""
 
-    def _reset_step(self) -> Target | None:
+    def _reset_step(self, now_ns: int) -> Target | None:
         """One step home, in answer to the newest measured pose."""
         assert self._status is not None
         if not self._poses or self._opening is None:
@@ -369,7 +393,8 @@ class Commander:
                 return None
         elif not self._is_due(measured.stamp_ns):
             return None
-        if self.problem or self._bad_wrench or self.deadman.released(measured.stamp_ns):
+        unfit = self._unfit(measured, now_ns)
+        if self.problem or unfit or self.deadman.released(measured.stamp_ns):
             return None if self.settings.lockstep else self._hold(measured.stamp_ns)
         elapsed = TICK_NS if self._answered is None else min(TICK_NS, measured.stamp_ns - self._answered.stamp_ns)
         elapsed_s = max(0, elapsed) / 1e9
@@ -411,6 +436,26 @@ class Commander:
             self._held = measured.copy()
         return None if self.settings.lockstep or self.phase is None else self._answer(now_ns)
 
+    def _follow_hand(self) -> None:
+        """Between two episodes: an arm that was guided elsewhere while its controller was off is held there.
+
+        The target that it left behind would pull it back as soon as the controller returns.
+        """
+        if self._held is None or len(self._poses) < 2:
+            return
+        before, measured, held = self._poses[-2], self._poses[-1], self._held
+        distance = float(np.linalg.norm(measured.pose[:3] - held[:3]))
+        angle = rotations.angle_between(measured.pose[3:], held[3:])
+        if distance <= self._leash + _BEYOND_LEASH[0] and angle <= self._leash_angle + _BEYOND_LEASH[1]:
+            self._away_ns = 0
+            return
+        # A gap, or a wrong stamp, counts no more than a tick.
+        self._away_ns += min(TICK_NS, measured.stamp_ns - before.stamp_ns)
+        if self._away_ns > _TAKEN_AWAY_NS:
+            self.stop.end_retreat()
+            self._held, self._away_ns = measured.pose.copy(), 0
+            self.warning = f"the arm was moved by {distance:.2f} m by somebody else, and is held where it is now"
+
     def _let_go(self, now_ns: int) -> Target | None:
         """After a fault the arm neither goes on to where it was sent nor presses on what is in its way.
 
@@ -427,17 +472,31 @@ class Commander:
 
         After a contact that was too hard it is the next target of the retreat.
         """
-        self._limiter.stop()
         if self._held is None:
             if not self._poses:
                 return None
             self._held = self._poses[-1].pose.copy()
             self._reference.start(self._held)
-        if self.stop.reason:
-            since_ns = 0 if self._answered is None else stamp_ns - self._answered.stamp_ns
-            back = self.stop.retreated(min(TICK_NS, max(0, since_ns)) / 1e9)
-            self._held = self._held if back is None else back
+        back = self._back(self._held, stamp_ns)
+        if back is None:
+            self._limiter.stop()
+        self._held = self._held if back is None else back
         return self._answer(stamp_ns)
+
+    def _back(self, held: Float64, stamp_ns: int) -> Float64 | None:
+        """The target of the retreat that follows ``held``; None: the arm stands.
+
+        It ends for good where nobody may let the arm move, or knows where it is and what it presses on.
+        """
+        if not self.stop.retreats or not self._poses:
+            return None
+        newest, since_ns = self._poses[-1], 0 if self._answered is None else stamp_ns - self._answered.stamp_ns
+        # A tick may be older than the newest pose: that does not make the pose one of the future.
+        if self._unfit(newest, max(stamp_ns, newest.stamp_ns)) or self.deadman.released(stamp_ns):
+            self.stop.end_retreat()
+            return None
+        elapsed_s = min(TICK_NS, max(0, since_ns)) / 1e9
+        return self._limiter.limited(held, self.stop.retreated(elapsed_s), elapsed_s)
 
     def _answer(self, stamp_ns: int) -> Target:
         assert self._held is not None

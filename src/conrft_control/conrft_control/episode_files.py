@@ -98,6 +98,8 @@ class EpisodeFiles:
         bag = self._bag(collection, episode_id)
         if not is_plain_name(name) or not self._is_served(name) or not (bag / name).is_file():
             raise FileRefused(f"{episode_id} has no file {name!r}")
+        if offset >= (bag / name).stat().st_size:
+            return b""  # a file cannot be sought as far as the number could say
         with (bag / name).open("rb") as file:
             file.seek(offset)
             return file.read(min(length, LONGEST_PIECE))

@@ -38,12 +38,13 @@ class SupervisorSettings:
         first_episode: number of the first.
         seed: of the scene's start states.
         lockstep: simulated time waits for each tick's Action.
-        scene_reset: a simulator puts the scene back; else a person does.
+        scene_reset: a simulator puts the scene back; else a person does, and before the first motion all must be well.
         reward_ends: a success of the reward node ends the episode.
         operator_ends: the operator's success button ends the episode.
         reward_expected: at the step limit, wait for the reward of the final step.
         wait_for_learner: the next episode begins when the learner has caught up.
-        wait_for_start: each episode waits for the operator's start.
+        wait_for_start: each episode waits for the operator's start; so does the first motion of an arm that a person
+            stands beside.
         tail_steps: ticks after a demonstration's success that show the goal to the reward classifier.
         hold_limit: so many HOLDs in a row are a fault where a policy drives; 0: never.
         action_timeout: without an Action for so long the episode ends with a fault.
@@ -147,6 +148,7 @@ class Stage(Enum):
     """Where the supervisor is, finer than the phase that it publishes."""
 
     IDLE = auto()
+    STANDBY = auto()
     SCENE = auto()
     SETTLING = auto()
     RESETTING = auto()
@@ -218,6 +220,7 @@ class EpisodeSupervisor:
         self._newest_tick_wall_s = 0.0
         self._joy_ns = -1
         self._start_requested = False
+        self._not_ready: list[str] = []
         self._learner_id: str | None = None
         self._pending_updates = 0
         self._recording = RecordingWatch()
@@ -250,8 +253,11 @@ class EpisodeSupervisor:
         return list(self._vetoes)
 
     def begin(self, now: Now) -> list[Effect]:
-        """The session begins."""
-        return self._next_episode(now)
+        """The session begins; nobody stands beside a simulator."""
+        if self.settings.scene_reset:
+            return self._next_episode(now)
+        self._enter(Stage.STANDBY, now)
+        return []
 
     def scene_reset_done(self, success: bool, message: str, now: Now) -> list[Effect]:
         """The simulator answered."""
@@ -360,9 +366,15 @@ class EpisodeSupervisor:
             del self._vetoes[episode_id]
 
     def start_request(self, now: Now) -> str:
-        """The operator starts the waiting episode, or goes on after a fault; returns why not, empty: granted."""
-        if self.stage not in (Stage.READY, Stage.FAULTED):
+        """The operator starts the waiting episode, or the way home; returns why not, empty: granted.
+
+        The way home begins at once or not at all: an arm that set off once the last node is well would surprise whoever
+        is at work on that node.
+        """
+        if self.stage not in (Stage.STANDBY, Stage.READY, Stage.FAULTED):
             return f"nothing waits for a start, the supervisor is {self.stage.name}"
+        if self._not_ready and self.stage is not Stage.READY:
+            return f"not ready: {'; '.join(self._not_ready)}"
         self._start_requested = True
         return ""
 
@@ -399,9 +411,12 @@ class EpisodeSupervisor:
         return veto.relabel
 
     def _advance(self, not_ready: list[str], failed: list[str], now: Now) -> list[Effect]:
+        self._not_ready = not_ready
         if failed and self.stage in (*_BEFORE_EPISODE, *_IN_EPISODE):
             return self._fault("; ".join(failed), now)
         match self.stage:
+            case Stage.STANDBY:
+                return self._leave_standby(not_ready, now)
             case Stage.SCENE if self._since(now) > self.settings.scene_timeout:
                 return self._fault(f"the scene was not reset within {self.settings.scene_timeout:.0f} s", now)
             case Stage.SCENE if now.wall_s - self._asked_wall_s > self.settings.scene_retry:
@@ -436,6 +451,16 @@ class EpisodeSupervisor:
         return self._end(
             Outcome.ABORTED, max(0, min(self._run.step, self.settings.max_steps)), "the supervisor was shut down", now
         )
+
+    def _leave_standby(self, not_ready: list[str], now: Now) -> list[Effect]:
+        """Before the first motion: the arm is moved by nobody until all are well and a person has said so."""
+        self.waiting_for = "; ".join(not_ready)
+        if not self.waiting_for and self.settings.wait_for_start and not self._start_requested:
+            self.waiting_for = "waits for the operator's start, then the arm goes home"
+        if self.waiting_for:
+            return []
+        self._start_requested = False
+        return self._next_episode(now)
 
     def _next_episode(self, now: Now) -> list[Effect]:
         self.episode += 1

@@ -80,6 +80,17 @@ class GripperSettings(Config):
     )
 
 
+class ControllerSettings(Config):
+    """What ros2_control has to activate: the arm takes settings only while no controller commands it."""
+
+    manager: str = Field(default="controller_manager", min_length=1, description="ros2_control's node")
+    hardware: str = Field(
+        default="FrankaHardwareInterface", min_length=1, description="franka_ros2's hardware component"
+    )
+    broadcasters: tuple[str, ...] = Field(default=(), description="that only tell what is measured")
+    controllers: tuple[str, ...] = Field(min_length=1, description="that command the arm; activated last")
+
+
 class FrankaSettings(Config):
     """Set at the start; what is left out stays as the robot has it."""
 
@@ -89,7 +100,14 @@ class FrankaSettings(Config):
         default="franka_robot_state_broadcaster/robot_state",
         description="franka_msgs/FrankaRobotState; empty: not watched (fake hardware has none)",
     )
+    state_timeout: float = Field(
+        default=1.0, gt=0, le=10, description="an arm whose state nobody has told for so long counts as stopped, s"
+    )
     service_timeout: float = Field(default=5.0, gt=0, le=60, description="for an answer of a service or of recovery, s")
+    controllers: ControllerSettings | None = Field(
+        default=None,
+        description="left out: somebody else activates them once the adapter has set up the arm",
+    )
     gripper: GripperSettings | None = GripperSettings()
     load: Load | None = None
     tcp_frame: Frame | None = Field(default=None, description="end effector in the nominal end effector's frame")

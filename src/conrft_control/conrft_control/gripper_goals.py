@@ -40,7 +40,7 @@ class GripperGoals:
         Args:
             timeout_s: a goal that did not end by then is cancelled.
             patience_s: a wish that finds no action server for so long is dropped, so that the gripper does not move
-                unexpectedly when the server comes.
+                unexpectedly when the server comes back. Before it was ever there a wish waits: the driver is starting.
         """
         self.problem = ""
         self._timeout_s, self._patience_s = timeout_s, patience_s
@@ -48,6 +48,7 @@ class GripperGoals:
         self._goal: _Goal | None = None
         self._reached: float | None = None
         self._number = 0
+        self._server_seen = False
 
     @property
     def goal(self) -> float | None:
@@ -77,8 +78,13 @@ class GripperGoals:
         there = self._goal is None and self._reached == opening
         self._wish = None if on_its_way or there else (opening, wall_s)
 
+    def forget(self) -> None:
+        """A person has looked after the gripper: what went wrong is over, and nobody knows where the fingers are."""
+        self.problem, self._reached = "", None
+
     def step(self, wall_s: float, *, server_is_there: bool) -> tuple[Step, float]:
         """What to do now, and the opening of a goal that has to be sent."""
+        self._server_seen = self._server_seen or server_is_there
         if self._goal is not None:
             return self._watch(self._goal, wall_s), 0.0
         if self._wish is None:
@@ -89,7 +95,7 @@ class GripperGoals:
             self._number += 1
             self._goal = _Goal(self._number, opening, wall_s)
             return Step.SEND, opening
-        if wall_s - since > self._patience_s:
+        if self._server_seen and wall_s - since > self._patience_s:
             self._wish = None
             self.problem = f"gripper: no action server for {self._patience_s:.1f} s, opening {opening:.2f} was dropped"
         return Step.NOTHING, 0.0

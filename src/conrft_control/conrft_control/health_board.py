@@ -108,12 +108,15 @@ class HealthBoard:
             if silence > self._silence_s and (node in self._required or not required)
         ]
 
-    def failed(self, wall_s: float, patience_s: float) -> list[str]:
-        """Which required nodes fell silent, or have been in error for at least ``patience_s``."""
+    def failed(self, wall_s: float, patience_s: float, among: Sequence[str] | None = None) -> list[str]:
+        """Which required nodes fell silent, or have been in error for at least ``patience_s``.
+
+        ``among``: those whose errors count; None: all of them.
+        """
         bad = [
             f"{node}: {report.message}"
             for node, report in self._reports.items()
-            if node in self._required
+            if node in (self._required if among is None else among)
             and wall_s - report.heard_wall_s <= self._silence_s
             and report.bad_since_wall_s is not None
             and (report.stopped or wall_s - report.bad_since_wall_s >= patience_s)

@@ -1,5 +1,6 @@
 """A task, a robot and the states of the supervisor that the tests of this package share."""
 
+import gc
 import json
 import sys
 import time
@@ -112,12 +113,16 @@ class Graph:
         self.node.create_subscription(kind, topic, heard.append, profile)
         return heard
 
-    def say(self, topic: str, message: Any, profile: Any = 10) -> None:
-        """Publishes; waits for the subscribers when the topic is new."""
+    def publisher(self, topic: str, kind: type, profile: Any = 10) -> Any:
+        """The test's publisher of a topic; waits for a subscriber when it is new."""
         if topic not in self._publishers:
-            self._publishers[topic] = self.node.create_publisher(type(message), topic, profile)
+            self._publishers[topic] = self.node.create_publisher(kind, topic, profile)
             self.until(lambda: self._publishers[topic].get_subscription_count() > 0)
-        self._publishers[topic].publish(message)
+        return self._publishers[topic]
+
+    def say(self, topic: str, message: Any, profile: Any = 10) -> None:
+        """Publishes; waits for a subscriber when the topic is new."""
+        self.publisher(topic, type(message), profile).publish(message)
 
     def until(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
@@ -142,6 +147,10 @@ class Graph:
         for node in [*self._nodes, self.node]:
             node.destroy_node()
         rclpy.shutdown(context=self.context)
+        self._nodes.clear()
+        self._publishers.clear()
+        # What refers to itself would keep its place in the graph, and be taken for a partner by the next test.
+        gc.collect()
 
 
 @pytest.fixture

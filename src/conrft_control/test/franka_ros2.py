@@ -83,9 +83,67 @@ class FakeService:
     def __init__(self, node: Node, kind: Any, name: str) -> None:
         self.requests: list[Any] = []
         self.refusal = ""
+        self.events: list[str] = []
+        self._name = name.rpartition("/")[2]
         self._service = node.create_service(kind, name, self._on_request)
 
     def _on_request(self, request: Any, response: Any) -> Any:
         self.requests.append(request)
+        self.events.append(self._name)
         response.success, response.error = not self.refusal, self.refusal
+        return response
+
+
+class FakeControllerManager:
+    """ros2_control with one controller and one broadcaster, and a robot that takes settings only while it is idle."""
+
+    def __init__(self, node: Node, srv: Any, settings: list[FakeService]) -> None:
+        """``srv``: the module controller_manager_msgs.srv; ``settings``: services that an active controller refuses."""
+        self.states = {"arm_controller": "inactive", "pose_broadcaster": "active"}
+        self.events: list[str] = []
+        self.activates = True
+        self._settings = settings
+        for kind, name, answer in (
+            (srv.SwitchController, "switch_controller", self._on_switch),
+            (srv.ListControllers, "list_controllers", self._on_list),
+            (srv.SetHardwareComponentState, "set_hardware_component_state", self._on_hardware),
+        ):
+            node.create_service(kind, f"controller_manager/{name}", answer)
+        for setting in settings:
+            setting.events = self.events
+
+    def go_off(self) -> None:
+        """An error of the arm: franka_ros2 deactivates its hardware component and all controllers."""
+        self.states = dict.fromkeys(self.states, "inactive")
+        self._refuse_settings()
+
+    def activate(self, name: str) -> None:
+        self.states[name] = "active"
+        self._refuse_settings()
+
+    def _refuse_settings(self) -> None:
+        moves = self.states.get("arm_controller") == "active"
+        for setting in self._settings:
+            setting.refusal = "command not possible in the current mode" if moves else ""
+
+    def _on_switch(self, request: Any, response: Any) -> Any:
+        response.ok = {*request.activate_controllers, *request.deactivate_controllers} <= set(self.states)
+        if not response.ok:
+            return response
+        for names, state in ((request.activate_controllers, "active"), (request.deactivate_controllers, "inactive")):
+            for name in names:
+                self.events.append(f"{name} {state}")
+                if self.activates or state == "inactive":
+                    self.states[name] = state
+        self._refuse_settings()
+        return response
+
+    def _on_list(self, request: Any, response: Any) -> Any:
+        state = importlib.import_module("controller_manager_msgs.msg").ControllerState
+        response.controller = [state(name=name, state=value) for name, value in self.states.items()]
+        return response
+
+    def _on_hardware(self, request: Any, response: Any) -> Any:
+        self.events.append(f"{request.name} {request.target_state.label}")
+        response.ok = True
         return response

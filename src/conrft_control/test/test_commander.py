@@ -33,8 +33,14 @@ def real_time(task: TaskConfig) -> Commander:
     return Commander(task, CommanderSettings())
 
 
+def sense(commander: Commander, stamp_ns: int, pose: np.ndarray | None) -> Target | None:
+    """Wrench and pose are measured."""
+    commander.on_wrench(stamp_ns, np.zeros(6), stamp_ns)
+    return commander.on_pose(stamp_ns, pose)
+
+
 def running(commander: Commander, status: Status, pose: np.ndarray, stamp_ns: int = 0) -> Commander:
-    commander.on_pose(stamp_ns, pose)
+    sense(commander, stamp_ns, pose)
     commander.on_status(status(Phase.RUNNING, stamp_ns=stamp_ns), stamp_ns)
     return commander
 
@@ -215,7 +221,7 @@ def test_in_real_time_the_pose_at_the_tick_turns_the_action_not_a_newer_one(
 ) -> None:
     running(real_time, status, home)
     upright = np.array([*home[:3], 0, 0, 0, 1])
-    real_time.on_pose(50 * MS, upright)
+    sense(real_time, 50 * MS, upright)
     target = some(real_time.on_action(tick(0), command(0, 1.0), 60 * MS))
     np.testing.assert_allclose(target.pose[:3], moved(home, 0, -0.03)[:3], atol=1e-6)
 
@@ -224,7 +230,7 @@ def test_between_episodes_the_held_target_is_repeated_ten_times_a_second(
     real_time: Commander, status: Status, home: np.ndarray
 ) -> None:
     real_time.on_status(status(Phase.READY), 0)
-    targets = [real_time.on_pose(k * 10 * MS, home) for k in range(50)]
+    targets = [sense(real_time, k * 10 * MS, home) for k in range(50)]
     stamps = [target.stamp_ns for target in targets if target is not None]
     assert stamps == [0, 100 * MS, 200 * MS, 300 * MS, 400 * MS]
 
@@ -234,15 +240,31 @@ def test_without_actions_for_150_ms_the_arm_holds_and_says_so(
 ) -> None:
     running(real_time, status, home)
     followed = some(real_time.on_action(tick(0), FORWARD, 10 * MS))
-    real_time.on_pose(155 * MS, home)
+    sense(real_time, 155 * MS, home)
     assert real_time.on_time(160 * MS) is None
     assert not real_time.problem
     held = some(real_time.on_time(161 * MS))
     assert "action: none for" in real_time.problem
     np.testing.assert_array_equal(held.pose, followed.pose)
-    assert some(real_time.on_pose(270 * MS, home)).stamp_ns == 270 * MS  # and goes on holding
+    assert some(sense(real_time, 270 * MS, home)).stamp_ns == 270 * MS  # and goes on holding
     assert real_time.on_action(Tick(280 * MS, 1, 1), FORWARD, 280 * MS) is not None
     assert not real_time.problem
+
+
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.RESETTING])
+def test_in_real_time_an_arm_whose_wrench_nobody_has_measured_is_not_moved(
+    real_time: Commander, status: Status, home: np.ndarray, phase: Phase
+) -> None:
+    away = moved(home, 0.1)
+    real_time.on_pose(0, away)
+    real_time.on_gripper(0, 1.0)
+    targets = [real_time.on_status(status(phase), 0)]
+    for step in range(10):
+        now_ns = step * TICK_NS
+        targets += [real_time.on_action(tick(step), FORWARD, now_ns), real_time.on_time(now_ns + 20 * MS)]
+        targets.append(real_time.on_pose(now_ns + TICK_NS, away))
+    np.testing.assert_array_equal(np.ptp([target.pose for target in targets if target], axis=0), np.zeros(7))
+    assert real_time.problem == "wrench: nothing received yet, the arm holds"
 
 
 def test_a_stale_measured_pose_holds_the_arm(real_time: Commander, status: Status, home: np.ndarray) -> None:
@@ -267,12 +289,12 @@ def test_a_pose_that_is_not_finite_holds_the_arm_until_a_good_one_comes(
 ) -> None:
     running(real_time, status, home)
     target = some(real_time.on_action(tick(0), FORWARD, 0))
-    held = some(real_time.on_pose(100 * MS, None))
+    held = some(sense(real_time, 100 * MS, None))
     np.testing.assert_array_equal(held.pose, target.pose)
     assert "not a finite pose" in real_time.problem
     held = some(real_time.on_action(Tick(100 * MS, 1, 1), FORWARD, 100 * MS))
     np.testing.assert_array_equal(held.pose, target.pose)
-    real_time.on_pose(120 * MS, home)
+    sense(real_time, 120 * MS, home)
     real_time.on_time(121 * MS)
     assert not real_time.problem
 

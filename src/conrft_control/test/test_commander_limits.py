@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from conrft_control.commander import Commander, CommanderSettings, Target
+from conrft_data import rotations
 from conrft_data.config import SafetyLimits, TaskConfig
 from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
@@ -255,6 +256,60 @@ def test_a_fault_does_not_cut_a_retreat_short(driven: Driven) -> None:
     np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
 
 
+def guided(driven: Driven, way: np.ndarray, seconds: float) -> None:
+    """The controller is off, and a person holds the arm elsewhere."""
+    driven.blocked, driven.pose = True, driven.pose + way
+    driven.believe(driven.pose)
+    for _ in range(round(10 * seconds)):
+        driven.sense()
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.ENDED])
+def test_between_episodes_an_arm_that_was_guided_elsewhere_is_held_there(driven: Driven, phase: Phase) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(phase, outcome=Outcome.FAULT, final_step=0)
+    left = driven.targets[-1].pose
+    guided(driven, BESIDE, 0.4)
+    np.testing.assert_array_equal(driven.targets[-1].pose, left)
+    assert not driven.commander.warning
+    guided(driven, 0 * BESIDE, 0.4)
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+    assert "the arm was moved by 0.20 m by somebody else" in driven.commander.warning
+    driven.phase(Phase.RESETTING, episode=2)
+    assert not driven.commander.warning
+
+
+def test_an_arm_that_was_turned_by_hand_is_held_as_it_is_too(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.TIMEOUT, final_step=0)
+    driven.blocked = True
+    driven.pose = np.concatenate([driven.pose[:3], rotations.from_euler_xyz([3.14159265, 0.0, 0.5])])
+    for _ in range(8):
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+
+
+def test_an_arm_within_the_leash_stays_pressed_to_what_it_touches(driven: Driven) -> None:
+    blocked(running(driven))
+    driven.phase(Phase.ENDED, outcome=Outcome.SUCCESS, final_step=driven.step)
+    last = driven.targets[-1].pose
+    guided(driven, 0 * BESIDE, 3.0)
+    np.testing.assert_array_equal(driven.targets[-1].pose, last)
+
+
+def test_a_few_poses_far_away_are_not_followed_whatever_their_stamps_say(driven: Driven) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.TIMEOUT, final_step=0)
+    left, driven.blocked = driven.targets[-1].pose, True
+    driven.believe(left + BESIDE)
+    driven.now_ns += 3600 * 10**9
+    driven.believe(left + BESIDE)
+    driven.pose = left
+    driven.believe(left)
+    driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, left)
+
+
 def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(driven: Driven) -> None:
     running(driven)
     driven.tick(FORWARD)
@@ -266,6 +321,33 @@ def test_after_a_person_has_reset_the_stop_the_arm_goes_on_from_where_it_stands(
     stood = driven.pose
     driven.tick(FORWARD)
     np.testing.assert_allclose(driven.pose[:3], stood[:3] + np.array([0.03, 0, 0]), atol=1e-6)
+
+
+def test_a_reset_outside_the_box_moves_nothing_and_the_way_back_in_keeps_within_the_speed_limits(
+    driven: Driven, home: np.ndarray
+) -> None:
+    running(driven).tick(FORWARD)
+    driven.phase(Phase.ENDED, outcome=Outcome.ABORTED, final_step=0)
+    driven.blocked, driven.pose = True, home + np.array([0.45, 0, 0, 0, 0, 0, 0])  # 0.25 m outside
+    driven.believe(driven.pose)
+    driven.sense()
+    driven.phase(Phase.RESETTING, episode=2)
+    driven.blocked = False
+    driven.sense()
+    driven.take(driven.commander.on_emergency_stop(True, driven.now_ns))
+    driven.sense()
+    driven.commander.on_emergency_stop(False, driven.now_ns)
+    stood, stopped = driven.targets[-1].pose, len(driven.targets)
+    assert driven.commander.reset_stop() == ""
+    driven.phase(Phase.ENDED, episode=2, outcome=Outcome.FAULT)
+    for _ in range(3):
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, stood)
+    driven.phase(Phase.RUNNING)
+    for _ in range(4):
+        driven.tick(BACKWARD)
+    assert driven.speeds()[stopped:].max() == pytest.approx(driven.commander.settings.safety.linear_speed)
+    assert driven.pose[0] < 0.7
 
 
 def test_a_force_beyond_the_limit_leads_the_arm_back_a_little_and_holds_it_there(driven: Driven) -> None:
@@ -290,6 +372,89 @@ def test_in_real_time_the_retreat_goes_on_without_actions(driven: Driven) -> Non
     driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=3)
     for _ in range(12):
         driven.sense()
+    np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
+
+
+def retreating(task: TaskConfig, status: Status, home: np.ndarray, **settings: object) -> Driven:
+    """A commander whose arm has gone a tick back from a contact."""
+    driven = Driven(task, status, home, **settings)
+    driven.commander.deadman.put([0, 1], 0)
+    driven.phase(Phase.RUNNING)
+    for _ in range(4):
+        driven.commander.deadman.put([0, 1], driven.now_ns)
+        driven.tick(FORWARD)
+    driven.sense(10 * MS, HARD)
+    contact = driven.pose[0]
+    driven.phase(Phase.ENDED, outcome=Outcome.FAULT, final_step=3)
+    driven.commander.deadman.put([0, 1], driven.now_ns)
+    driven.sense()
+    assert driven.pose[0] < contact
+    return driven
+
+
+def second_contact(driven: Driven) -> None:
+    driven.sense(10 * MS)
+    driven.sense(10 * MS, HARD)
+
+
+def bad_wrench(driven: Driven) -> None:
+    driven.commander.on_wrench(driven.now_ns, None, driven.now_ns)
+
+
+def late_wrench(driven: Driven) -> None:
+    driven.now_ns += 150 * MS
+    driven.commander.deadman.put([0, 1], driven.now_ns)
+    driven.take(driven.commander.on_pose(driven.now_ns, driven.pose))
+
+
+def bad_pose(driven: Driven) -> None:
+    driven.now_ns += 100 * MS
+    driven.take(driven.commander.on_pose(driven.now_ns, None))
+
+
+def deadman_released(driven: Driven) -> None:
+    driven.commander.deadman.put([0, 0], driven.now_ns)
+    driven.sense()
+
+
+@pytest.mark.parametrize("cause", [second_contact, bad_wrench, late_wrench, bad_pose, deadman_released])
+def test_a_retreat_ends_for_good_where_the_arm_may_not_move(
+    task: TaskConfig, status: Status, home: np.ndarray, cause: Callable[[Driven], None]
+) -> None:
+    driven = retreating(task, status, home, deadman_button=1)
+    cause(driven)
+    stood = driven.targets[-1].pose
+    for _ in range(5):
+        driven.commander.deadman.put([0, 1], driven.now_ns)
+        driven.sense()
+    np.testing.assert_array_equal(driven.targets[-1].pose, stood)
+    assert driven.commander.problem.startswith("wrench: 41.0 N")
+
+
+def test_what_a_retreat_presses_on_the_arm_lets_go(task: TaskConfig, status: Status, home: np.ndarray) -> None:
+    driven = retreating(task, status, home)
+    driven.blocked = True
+    for _ in range(3):
+        driven.sense()
+    assert driven.targets[-1].pose[0] < driven.pose[0]
+    driven.sense(10 * MS, HARD)
+    np.testing.assert_array_equal(driven.targets[-1].pose, driven.pose)
+
+
+def test_a_retreat_keeps_within_the_speeds_and_accelerations_of_every_motion(
+    task: TaskConfig, status: Status, home: np.ndarray
+) -> None:
+    limits = SafetyLimits(linear_speed=0.1, linear_acceleration=0.2, angular_speed=0.5, retreat_speed=0.2)
+    driven = Driven(task, status, home, safety=limits)
+    driven.phase(Phase.RUNNING)
+    for _ in range(10):
+        driven.tick(FORWARD)
+    driven.sense(10 * MS, HARD)
+    contact, began = driven.pose, len(driven.targets)
+    for _ in range(20):
+        driven.sense()
+    assert driven.speeds()[began:].max() == pytest.approx(limits.linear_speed)
+    assert np.diff(driven.speeds()[began:]).max() == pytest.approx(limits.linear_acceleration * 0.1)
     np.testing.assert_allclose(driven.pose[:3], contact[:3] - [0.03, 0, 0], atol=1e-6)
 
 

@@ -1,6 +1,14 @@
 """The arm moves only while the button is held."""
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rclpy.node import Node
+
 from conrft_control.deadman import Deadman
+from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
+from conrft_control.nodes.supervisor_node import SupervisorNode
 
 MS = 1_000_000
 
@@ -31,3 +39,22 @@ def test_in_lockstep_buttons_do_not_grow_old() -> None:
     deadman = Deadman(0, 0.0)
     deadman.put([1], 0)
     assert deadman.released(10**12) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "button"),
+    [
+        *((InterventionMuxNode, name) for name in ("close_button", "open_button")),
+        *((SupervisorNode, name) for name in ("success_button", "abort_button", "veto_button", "start_button")),
+    ],
+)
+def test_a_button_that_is_held_while_the_arm_moves_has_no_other_meaning(
+    graph: Any, files: dict[str, str], make: Callable[..., Node], button: str
+) -> None:
+    files = files if make is SupervisorNode else {"task_file": files["task_file"]}
+    with pytest.raises(ValueError, match=f"deadman_button and {button} are both 7"):
+        graph.start(make, **files, deadman_button=7, **{button: 7})
+
+
+def test_no_button_may_be_the_deadmans_where_there_is_none(graph: Any, files: dict[str, str]) -> None:
+    graph.start(InterventionMuxNode, deadman_button=-1, close_button=-1)

@@ -157,6 +157,12 @@ def test_pieces_make_up_the_file_and_are_bounded(files: EpisodeFiles, folder: Pa
     assert b"".join(pieces) == data and len(pieces) == 2
 
 
+@pytest.mark.parametrize("offset", [10**6, 2**63, 2**64 - 1])
+def test_beyond_the_end_of_a_file_there_is_nothing(files: EpisodeFiles, folder: Path, offset: int) -> None:
+    bag(folder, "a", b"data")
+    assert files.read(EPISODES, "a", "a.mcap", offset, 10) == b""
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc", "..", ".", "", ".tmp-x", "a/b", "nobody", "nul\0"])
 def test_what_is_no_finished_episode_of_the_folder_is_refused(files: EpisodeFiles, folder: Path, name: str) -> None:
     bag(folder.parent, "secret")

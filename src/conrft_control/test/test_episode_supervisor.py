@@ -42,7 +42,8 @@ SETTINGS = SupervisorSettings(
 class Session:
     """A supervisor with its clocks; collects what it tells."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *, standby: bool = False, **settings: object) -> None:
+        """``standby``: the arm has not been moved yet; else all are well and it sets off for home."""
         self.supervisor = EpisodeSupervisor(replace(SETTINGS, **settings))
         self.ros_ns, self.wall_s = 0, 0.0
         self.told: list[EpisodeStatus] = []
@@ -50,6 +51,9 @@ class Session:
         self.not_ready: list[str] = []
         self.failed: list[str] = []
         self.do(self.supervisor.begin(self.now))
+        if not standby:
+            self.supervisor.start_request(self.now)
+            self.wait(0.0)
 
     @property
     def now(self) -> Now:
@@ -107,6 +111,42 @@ def test_an_episode_goes_through_all_phases_and_carries_its_name() -> None:
     assert session.last.instruction == "put the banana on the plate"
     session.wait(0.1)
     assert (session.last.phase, session.last.episode_id) == (Phase.RESETTING, "s-training-000002")
+
+
+def test_before_the_first_motion_all_must_be_well_and_a_person_must_have_said_so() -> None:
+    session = Session(standby=True, wait_for_start=True)
+    session.not_ready = ["franka_adapter: waits for service_server/set_load"]
+    session.wait(1000)
+    assert (session.told, session.supervisor.waiting_for) == ([], session.not_ready[0])
+    assert session.supervisor.start_request(session.now) == f"not ready: {session.not_ready[0]}"
+    session.not_ready = []
+    session.wait(1000)
+    assert (session.told, session.supervisor.waiting_for) == (
+        [],
+        "waits for the operator's start, then the arm goes home",
+    )
+    assert session.supervisor.start_request(session.now) == ""
+    session.wait(0.02)
+    assert session.last.phase is Phase.RESETTING
+    session.arrive()
+    session.wait(1000)
+    assert session.last.phase is Phase.READY, "the start of the way home is not that of the episode"
+
+
+def test_without_wait_for_start_the_first_motion_begins_as_soon_as_all_are_well() -> None:
+    session = Session(standby=True)
+    session.not_ready = ["commander: wrench: nothing received yet, the arm holds"]
+    session.wait(1000)
+    assert not session.told
+    session.not_ready = []
+    session.wait(0.02)
+    assert session.last.phase is Phase.RESETTING
+
+
+def test_a_simulator_is_waited_for_by_nobody() -> None:
+    session = Session(standby=True, scene_reset=True, wait_for_start=True)
+    session.not_ready = ["observer: has not reported yet"]
+    assert session.effects == [ResetScene(0, 1)]
 
 
 def test_success_of_the_reward_node_ends_the_episode_at_the_judged_step() -> None:
@@ -673,10 +713,11 @@ def test_after_a_fault_nothing_goes_on_until_the_operator_starts_it_and_all_is_w
     session.wait(1000)
     assert session.supervisor.stage is Stage.FAULTED
     assert "no Action" in session.supervisor.waiting_for
-    assert session.supervisor.start_request(session.now) == ""
-    session.wait(1)
-    assert session.supervisor.stage is Stage.FAULTED
+    assert session.supervisor.start_request(session.now) == "not ready: observer: stale"
     session.not_ready = []
+    session.wait(1)
+    assert session.supervisor.stage is Stage.FAULTED, "what was refused does not begin later"
+    assert session.supervisor.start_request(session.now) == ""
     session.wait(1)
     assert (session.last.phase, session.last.episode) == (Phase.RESETTING, 2)
 

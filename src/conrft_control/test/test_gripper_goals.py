@@ -77,7 +77,34 @@ def test_a_goal_that_does_not_end_is_cancelled_and_then_given_up(goals: GripperG
     assert goals.problem, "an answer that comes after all is not believed"
 
 
-def test_without_a_server_a_wish_waits_and_is_then_dropped(goals: GripperGoals) -> None:
+def test_until_the_server_was_there_for_the_first_time_a_wish_waits(goals: GripperGoals) -> None:
+    goals.want(1.0, 0.0)
+    assert goals.step(1000.0, server_is_there=False)[0] is Step.NOTHING
+    assert goals.problem == ""
+    assert sent(goals, 1000.1) == 1.0
+
+
+def test_what_a_person_has_looked_after_is_no_problem_any_more_and_the_same_opening_is_sent_again(
+    goals: GripperGoals,
+) -> None:
+    goals.want(1.0, 0.0)
+    sent(goals)
+    goals.ended(goals.number, "")
+    goals.want(0.0, 1.0)
+    sent(goals)
+    goals.ended(goals.number, "motor is hot")
+    goals.forget()
+    assert goals.problem == ""
+    goals.want(0.0, 2.0)
+    assert sent(goals) == 0.0
+    goals.ended(goals.number, "")
+    goals.forget()
+    goals.want(0.0, 3.0)
+    assert sent(goals) == 0.0, "somebody may have opened it by hand"
+
+
+def test_without_the_server_that_was_there_a_wish_waits_and_is_then_dropped(goals: GripperGoals) -> None:
+    goals.step(0.0, server_is_there=True)
     goals.want(0.0, 0.0)
     assert goals.step(1.9, server_is_there=False)[0] is Step.NOTHING
     assert goals.problem == ""

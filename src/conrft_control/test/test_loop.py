@@ -207,9 +207,12 @@ def running_again(world: World, loop: Loop) -> None:
     """The operator starts the next episode after a fault."""
     client = world.graph.node.create_client(Trigger, topics.START_EPISODE)
     world.graph.until(client.service_is_ready)
-    future = client.call_async(Trigger.Request())
-    world.graph.until(future.done)
-    assert future.result().success
+    granted = False
+    while not granted:  # it is refused until the one that had died is well again
+        future = client.call_async(Trigger.Request())
+        world.graph.until(future.done)
+        granted = future.result().success
+        world.graph.spin(0.1)
     world.graph.until(lambda: world.states[-1].phase is Phase.RUNNING, timeout_s=120)
 
 

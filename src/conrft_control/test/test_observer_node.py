@@ -232,3 +232,18 @@ def test_in_real_time_a_stale_stream_stops_the_observations_and_is_named(
     drive(real_time, 0.4)
     assert len(real_time.observations) > seen
     assert real_time.level()[0] == 0
+
+
+@pytest.mark.parametrize(("limit", "stream"), [("camera_timeout", "side"), ("state_timeout", "current_pose")])
+def test_how_old_a_stream_may_be_is_a_parameter(
+    graph: Any, robot: Any, files: dict[str, str], status: Any, limit: str, stream: str
+) -> None:
+    limits = {"camera_timeout": 2.0, "state_timeout": 2.0, "gripper_timeout": 2.0, limit: 0.05}
+    observed = Observed(graph, robot, files, status, **limits)
+
+    def told() -> bool:
+        observed.sense(graph.now_ns() - 200 * MS)
+        level, words = observed.level() if observed.diagnostics else (0, "")
+        return (level, f"{stream}: stale" in words, "at most 0.050 s" in words) == (2, True, True)
+
+    graph.until(told)

@@ -42,6 +42,7 @@ class Session:
         self.told: list[EpisodeStatus] = []
         self.quit: list[Quit] = []
         self.do(self.supervisor.begin(self.now))
+        self.wait(0.0)
         self.hear()
         self.supervisor.learner("", 0)
         self.do(self.supervisor.arrived(0, self.now))

@@ -51,6 +51,17 @@ class Supervised:
         assert status is not None
         return status
 
+    def set_off(self) -> None:
+        """The operator lets the arm go home."""
+        self.graph.until(lambda: self.call(Trigger, topics.START_EPISODE).success)
+
+    def report(self, node: str, level: bytes, message: str = "", *, stopped: bool = False) -> None:
+        status = DiagnosticStatus(name=node, level=level, message=message, hardware_id=HARDWARE_ID)
+        status.values = [KeyValue(key=STOPPED, value=message)] if stopped else []
+        reports = self.graph.publisher(topics.DIAGNOSTICS, DiagnosticArray)
+        self.graph.until(lambda: reports.get_subscription_count() == 2)  # the test's own is one of them
+        reports.publish(DiagnosticArray(status=[status]))
+
     def said(self) -> list[str]:
         """What the supervisor said of itself on /diagnostics."""
         own = (array.status[0] for array in self.diagnostics)
@@ -228,6 +239,7 @@ def test_a_veto_told_to_a_recorder_that_dies_is_told_to_the_next(supervised: Sup
 
 def test_the_start_service_starts_a_waiting_episode(graph: Any, robot: Any, files: dict[str, str]) -> None:
     supervised = Supervised(graph, robot, files, wait_for_start=True)
+    supervised.set_off()
     supervised.reach(Phase.READY)
     graph.spin(0.3)
     assert supervised.last is not None
@@ -240,19 +252,69 @@ def test_an_episode_waits_for_a_required_node_and_a_silent_one_is_a_fault(
     graph: Any, robot: Any, files: dict[str, str]
 ) -> None:
     supervised = Supervised(graph, robot, files, required_nodes=["policy"], node_timeout=1.5)
+    robot.opening = 0.3
+    supervised.report("policy", b"\x00")
+    supervised.reach(Phase.RESETTING)
+    supervised.report("policy", b"\x02", "no weights")
+    robot.opening = 1.0
     supervised.reach(Phase.READY)
     graph.spin(0.3)
     assert supervised.last is not None
     assert supervised.last.phase is Phase.READY
-    graph.say(topics.DIAGNOSTICS, DiagnosticArray(status=[DiagnosticStatus(name="policy", level=b"\x00")]))
+    supervised.report("policy", b"\x00")
     supervised.reach(Phase.RUNNING)
     status = supervised.reach(Phase.ENDED)
     assert status.outcome is Outcome.FAULT
     assert "policy: silent" in status.reason
     supervised.graph.until(lambda: any("policy: silent" in said for said in supervised.said()))
-    assert supervised.call(Trigger, topics.START_EPISODE).success  # granted, but the policy is still silent
+    answer = supervised.call(Trigger, topics.START_EPISODE)
+    assert (answer.success, "policy: silent" in answer.message) == (False, True)
     graph.spin(0.3)
     assert supervised.last.phase is Phase.ENDED
+
+
+def test_the_arm_is_not_moved_before_all_are_well_and_the_operator_has_said_so(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    required = ["commander", "franka_adapter"]
+    supervised = Supervised(graph, robot, files, required_nodes=required, wait_for_start=True)
+    supervised.report("commander", b"\x00")
+    supervised.report("franka_adapter", b"\x02", "set_load: refused")
+    graph.until(lambda: any("STANDBY: waits for franka_adapter: set_load: refused" in s for s in supervised.said()))
+    answer = supervised.call(Trigger, topics.START_EPISODE)
+    assert (answer.success, answer.message) == (False, "not ready: franka_adapter: set_load: refused")
+    supervised.report("franka_adapter", b"\x00")
+    graph.until(lambda: any("waits for the operator's start, then the arm goes home" in s for s in supervised.said()))
+    assert not supervised.states
+    supervised.set_off()
+    supervised.reach(Phase.RESETTING)
+
+
+@pytest.mark.parametrize(
+    ("node", "stopped", "faulty"),
+    [
+        ("commander", True, True),
+        ("franka_adapter", True, True),
+        ("franka_adapter", False, True),
+        ("observer", False, False),
+    ],
+)
+def test_on_the_way_home_an_error_of_what_moves_the_arm_is_a_fault(
+    graph: Any, robot: Any, files: dict[str, str], node: str, stopped: bool, faulty: bool
+) -> None:
+    required, arm = ["observer", "commander", "franka_adapter"], ["commander", "franka_adapter"]
+    patience = 60.0 if stopped else 0.2
+    supervised = Supervised(graph, robot, files, required_nodes=required, arm_nodes=arm, error_patience=patience)
+    for name in required:
+        supervised.report(name, b"\x00")
+    robot.opening = 0.3  # it does not arrive
+    supervised.reach(Phase.RESETTING)
+    supervised.report(node, b"\x02", "it is not well", stopped=stopped)
+    if faulty:
+        assert f"{node}: it is not well" in supervised.reach(Phase.ENDED).reason
+    else:
+        graph.spin(0.6)
+        assert supervised.last is not None and supervised.last.phase is Phase.RESETTING
 
 
 def test_a_silent_node_that_is_not_required_is_a_warning_that_names_it(
@@ -299,6 +361,11 @@ def test_a_waiting_supervisor_puts_right_what_a_stranger_said_in_its_name(
     graph: Any, robot: Any, files: dict[str, str]
 ) -> None:
     supervised = Supervised(graph, robot, files, required_nodes=["recorder"])
+    robot.opening = 0.3
+    supervised.report("recorder", b"\x00")
+    supervised.reach(Phase.RESETTING)
+    supervised.report("recorder", b"\x02", "an episode that there is not")
+    robot.opening = 1.0
     ready = supervised.reach(Phase.READY)
     contradict(graph, supervised, ready)
     graph.until(lambda: supervised.last == ready)

@@ -12,6 +12,8 @@ from conrft_data.motion_limiter import SpeedLimits
 from conrft_data.reference_pose import MotionLimits
 
 Vector3 = tuple[float, float, float]
+# Of the base frame, m: farther than any arm of this size reaches.
+Coordinate = Annotated[float, Field(ge=-2, le=2)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Crop = tuple[int, int, int, int]
@@ -66,8 +68,8 @@ class Reset(Config):
 class Workspace(Config):
     """Where the reference pose may go."""
 
-    low: Vector3 = Field(description="corner of the box, base frame, m")
-    high: Vector3 = Field(description="opposite corner of the box, base frame, m")
+    low: tuple[Coordinate, Coordinate, Coordinate] = Field(description="corner of the box, base frame, m")
+    high: tuple[Coordinate, Coordinate, Coordinate] = Field(description="opposite corner of the box, base frame, m")
     max_tilt: float = Field(default=0.6, gt=0, le=3.2, description="angle away from the reset orientation, rad")
 
     @model_validator(mode="after")
@@ -84,6 +86,9 @@ class ActionScale(Config):
     rotation: float = Field(default=0.15, gt=0, le=0.5, description="rad in one tick")
     leash: float = Field(
         default=0.06, gt=0, le=0.2, description="how far the reference may run ahead of the measured position, m"
+    )
+    leash_angle: float = Field(
+        default=0.4, gt=0, le=1.5, description="how far it may turn ahead of the measured orientation, rad"
     )
 
 
@@ -117,6 +122,15 @@ class TaskConfig(Config):
     reward: RewardConfig = RewardConfig()
     discount: float = Field(default=0.98, gt=0, lt=1, description="gamma")
 
+    @model_validator(mode="after")
+    def _reset_is_in_the_box(self) -> TaskConfig:
+        position, box = self.reset.position, self.workspace
+        if not all(low <= at <= high for low, at, high in zip(box.low, position, box.high, strict=True)):
+            raise ValueError(
+                f"reset.position {list(position)} must lie in the workspace {list(box.low)} .. {list(box.high)}"
+            )
+        return self
+
     def motion_limits(self) -> MotionLimits:
         """The limits of the reference pose."""
         return MotionLimits(
@@ -126,6 +140,7 @@ class TaskConfig(Config):
             box_high=self.workspace.high,
             max_tilt=self.workspace.max_tilt,
             leash=self.action_scale.leash,
+            leash_angle=self.action_scale.leash_angle,
         )
 
 

@@ -85,12 +85,17 @@ class ReferencePose:
         self._pose = np.concatenate([position, rotations.normalized(turned)])
         return self.pose
 
-    def move_to(self, pose: ArrayLike) -> Float64:
-        """Puts the reference on ``pose`` ``(7,)``, or where the box and the tilt limit allow, and returns it."""
-        wanted = _checked_pose(pose)
-        position = np.clip(wanted[:3], self.limits.box_low, self.limits.box_high)
-        turned = _within(wanted[3:], self._home, self.limits.max_tilt)
-        self._pose = np.concatenate([position, rotations.normalized(turned)])
+    def move_to(self, pose: ArrayLike, last: ArrayLike) -> Float64:
+        """Puts the reference on ``pose`` ``(7,)``, or where the box and the tilt limit allow, and returns it.
+
+        Where ``last``, the reference so far, is beyond them (the arm was brought there), they reach out to it: the
+        reference goes no farther out, and does not leap back in.
+        """
+        wanted, before, limits = _checked_pose(pose), _checked_pose(last), self.limits
+        low, high = np.minimum(limits.box_low, before[:3]), np.maximum(limits.box_high, before[:3])
+        tilt = max(limits.max_tilt, rotations.angle_between(before[3:], self._home))
+        turned = _within(wanted[3:], self._home, tilt)
+        self._pose = np.concatenate([np.clip(wanted[:3], low, high), rotations.normalized(turned)])
         return self.pose
 
 

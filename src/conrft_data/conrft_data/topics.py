@@ -31,6 +31,7 @@ RELABEL_EPISODE = "relabel_episode"
 LIST_EPISODES = "list_episodes"
 DESCRIBE_EPISODE = "describe_episode"
 READ_EPISODE_CHUNK = "read_episode_chunk"
+STOP = "stop"
 RESET_STOP = "reset_stop"
 
 # Tick messages are reliable: the recorder must get each one. A depth of a hundred bridges ten seconds of a busy

@@ -37,6 +37,11 @@ def test_a_right_file_is_read_and_the_order_of_the_cameras_is_kept(tmp_path: Pat
         (("name: pick_banana", ""), "task.yaml: name: is missing"),
         (("width: 256", "width: 4"), "cameras.side.width: .*greater than or equal to 16"),
         (("low: [0.3", "low: [0.9"), "must lie below high"),
+        (("high: [0.7", "high: [7.0"), r"workspace.high.0: .*less than or equal to 2 \(got 7.0\)"),
+        (
+            ("position: [0.5, 0.0, 0.3]", "position: [0.5, 0.31, 0.3]"),
+            r"reset.position \[0.5, 0.31, 0.3\] must lie in the workspace \[0.3, -0.3, 0.0\] .. \[0.7, 0.3, 0.5\]",
+        ),
         (("kind: human", "kind: dog"), "reset.kind"),
     ],
 )

@@ -53,6 +53,21 @@ def test_an_action_beyond_one_moves_as_far_as_one() -> None:
     )
 
 
+def test_from_beyond_the_box_it_neither_leaps_back_in_nor_goes_farther_out() -> None:
+    reference, outside, step = started(), np.array([0.9, 0, 0.3, *DOWN]), np.array([0.05, 0, 0, 0, 0, 0, 0])
+    for wanted, reached in ((outside, 0.9), (outside + step, 0.9), (outside - step, 0.85)):
+        assert reference.move_to(wanted, outside)[0] == pytest.approx(reached)
+
+
+def test_from_beyond_the_tilt_limit_it_neither_turns_back_at_once_nor_farther_away() -> None:
+    reference, limit = started(), LIMITS.max_tilt
+    tilted, farther, back = (START.copy() for _ in range(3))
+    for pose, angle in ((tilted, limit + 0.4), (farther, limit + 0.5), (back, limit + 0.3)):
+        pose[3:] = rotations.multiply(rotations.from_rotation_vector([angle, 0, 0]), DOWN)
+    for wanted, reached in ((tilted, limit + 0.4), (farther, limit + 0.4), (back, limit + 0.3)):
+        assert rotations.angle_between(reference.move_to(wanted, tilted)[3:], DOWN) == pytest.approx(reached)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_number_that_is_not_finite_is_refused_and_changes_nothing(bad: float) -> None:
     reference = started()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
 import time
 import traceback
@@ -14,18 +16,26 @@ from typing import Any
 import numpy as np
 import rclpy
 import torch
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
+from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
 from conrft_bringup.chaos.message_mix import MessageMix
 from conrft_bringup.chaos.valid_messages import EPISODE, ValidMessages
+from conrft_bringup.visualisation.nodes import visualiser_node as view
 from conrft_control.nodes.commander_node import CommanderNode
+from conrft_control.nodes.episode_server_node import EpisodeServerNode
+from conrft_control.nodes.franka_adapter_node import FrankaAdapterNode
+from conrft_control.nodes.impedance_phases_node import ImpedancePhasesNode
 from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
 from conrft_control.nodes.observer_node import ObserverNode
 from conrft_control.nodes.recorder_node import RecorderNode
@@ -35,7 +45,9 @@ from conrft_data.config import RobotConfig, TaskConfig, load_config
 from conrft_data.conversion import episode_status_to_msg, ns_to_stamp, pose_from_msg
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Phase
+from conrft_learner.nodes.learner_node import LearnerNode
 from conrft_msgs.msg import Action
+from conrft_msgs.srv import DescribeEpisode, ListEpisodes, ReadEpisodeChunk
 from conrft_policy.acting import head_config
 from conrft_policy.backbone import load_backbone
 from conrft_policy.consistency_head import ConsistencyHead
@@ -55,6 +67,19 @@ _CLOCK_STEP_NS = 20_000_000
 _ANSWER_WALL_S = 5.0
 _STILL_M = 1e-9
 _STOP_M = 0.09  # one leash, and what a contact pushed the arm back
+# They are fuzzed, but what they need to be well is not played.
+_BYSTANDERS = frozenset(["simulator", "franka_adapter", "impedance_phases", "episode_server", "learner", "visualiser"])
+_BAG = "fuzz-training-000000"
+_REQUESTS: dict[Any, dict[str, Any]] = {
+    ListEpisodes: {},
+    DescribeEpisode: {"episode_id": _BAG},
+    ReadEpisodeChunk: {"episode_id": _BAG, "file": "metadata.yaml", "length": 100},
+}
+
+
+def has_franka_msgs() -> bool:
+    """Whether the interfaces of a robot workstation are here, without which there is no Franka adapter."""
+    return all(importlib.util.find_spec(name) is not None for name in ("franka_msgs", "control_msgs"))
 
 
 @dataclass
@@ -88,13 +113,14 @@ class FuzzedGraph:
         self.valid = ValidMessages(self.task, self.robot, seed)
         self.report = FuzzReport()
         self._random = np.random.default_rng(seed)
-        self._mix = MessageMix(self.valid, self._random, seed)
+        self._mix, self._fuzzer = MessageMix(self.valid, self._random, seed), MessageFuzzer(seed)
         self._last_target: np.ndarray | None = None
         self._commanded = True
         rclpy.init(args=_arguments(self.task, folder, task_file, robot_file))
         self._executor = SingleThreadedExecutor()
         kinds = (SimulatorNode, ObserverNode, InterventionMuxNode, CommanderNode, SupervisorNode, RecorderNode,
-                 PolicyNode, RewardNode, ScriptedOperatorNode)  # fmt: skip
+                 PolicyNode, RewardNode, ScriptedOperatorNode, ImpedancePhasesNode, EpisodeServerNode, LearnerNode,
+                 view.VisualiserNode, *([FrankaAdapterNode] if has_franka_msgs() else []))  # fmt: skip
         self.nodes: list[Node] = [kind() for kind in kinds]
         for node in self.nodes:
             # The simulator is fuzzed, but its own arm and clock would be a second robot in this graph.
@@ -106,6 +132,10 @@ class FuzzedGraph:
         self._executor.add_node(self._world)
         self.nodes.append(self._world)
         self._watch_targets()
+        visualiser = next(node for node in self.nodes if isinstance(node, view.VisualiserNode))
+        end = time.monotonic() + _ANSWER_WALL_S
+        while not visualiser.watches and time.monotonic() < end:  # it listens only once somebody looks
+            self._spin(0.01)
 
     def fuzz(
         self,
@@ -123,6 +153,8 @@ class FuzzedGraph:
             tick = Tick(self._world.now_ns, EPISODE, number)
             for topic in self._random.permutation(list(subscriptions)):
                 self._send(str(topic), subscriptions[topic], tick)
+            self._ask_episode_server()
+            self._let_adapter_read()
             if number % _SPIN_EVERY == 0:
                 self._spin(0.0)
             if progress is not None:
@@ -200,6 +232,31 @@ class FuzzedGraph:
                 place = f"{Path(where.filename).name}:{where.lineno}"
                 self.report.failures[f"{node.get_name()} {topic}: {type(error).__name__}: {error} ({place})"] += 1
 
+    def _ask_episode_server(self) -> None:
+        """Wrong requests to the services that read files."""
+        for node in self.nodes:
+            for service in node.services if isinstance(node, EpisodeServerNode) else ():
+                valid = _REQUESTS.get(service.srv_type)
+                if valid is None:
+                    continue
+                name = service.srv_name.lstrip("/")
+                self.report.messages[name] += 1
+                request = self._fuzzer.wrong(service.srv_type.Request(**valid))
+                try:
+                    service.callback(request, service.srv_type.Response())
+                except Exception as error:
+                    self.report.failures[f"{node.get_name()} {name}: {type(error).__name__}: {error}"] += 1
+
+    def _let_adapter_read(self) -> None:
+        """It reads the robot's state now and then only: here each one that came."""
+        for node in self.nodes:
+            if isinstance(node, FrankaAdapterNode) and node._robot is not None:
+                node._robot._read_wall_s = -math.inf
+                try:
+                    node._step()
+                except Exception as error:
+                    self.report.failures[f"{node.get_name()}: {type(error).__name__}: {error}"] += 1
+
     def _clock_step_ns(self) -> int:
         """How far ROS time goes on until the next round; now and then it leaps, forwards or backwards."""
         if self._random.random() > 0.01:
@@ -261,6 +318,8 @@ class _World(Node):
         self.create_subscription(PoseStamped, robot.target_pose, self._on_target, topics.COMMAND)
         self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
+        for kind, topic in ((MarkerArray, view.MARKERS), (Image, view.IMAGE.format(camera="side"))):
+            self.create_subscription(kind, topic, lambda message: None, topics.COMMAND)
         self._images = frozenset(cameras)
         self._beats = 0
         self._listening = False
@@ -306,7 +365,7 @@ class _World(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name != "simulator":  # it stands aside
+            if status.name not in _BYSTANDERS:
                 self._levels[status.name] = (status.level[0], status.message)
 
 
@@ -318,6 +377,13 @@ def _arguments(task: TaskConfig, folder: Path, task_file: Path, robot_file: Path
     save(pack(head, version=1, backbone_fingerprint=backbone.fingerprint), folder / "policy.safetensors")
     config = ClassifierConfig(task=task.name, cameras=camera_sizes(task), threshold=0.99)
     SuccessClassifier(config).save(folder / "classifier.safetensors")
+    shipped = task_file.parents[1]
+    posture = yaml.safe_load(task_file.read_text(encoding="utf-8"))
+    posture["reset"]["joints"] = [0.0] * 7
+    (folder / "posture.yaml").write_text(json.dumps(posture), encoding="utf-8")
+    (folder / "franka.yaml").write_text(json.dumps({"load": {"mass": 0.1}, "stiffness_frame": {}}), encoding="utf-8")
+    (folder / "served" / _BAG).mkdir(parents=True)
+    (folder / "served" / _BAG / "metadata.yaml").write_text("rosbag2_bagfile_information: {}", encoding="utf-8")
     parameters: dict[str, object] = {
         "task_file": task_file,
         "robot_file": robot_file,
@@ -329,6 +395,16 @@ def _arguments(task: TaskConfig, folder: Path, task_file: Path, robot_file: Path
         "policy:checkpoint": folder / "policy.safetensors",
         "reward:classifier": folder / "classifier.safetensors",
         "recorder:episodes_dir": folder / "episodes",
+        "impedance_phases:task_file": folder / "posture.yaml",
+        "impedance_phases:impedance_file": shipped / "impedance/fr3.yaml",
+        "franka_adapter:franka_file": folder / "franka.yaml",
+        "episode_server:episodes_dir": folder / "served",
+        "episode_server:max_rate": 10_000.0,
+        "episode_server:niceness": 0,
+        "learner:preset_file": shipped / "presets/stable.yaml",
+        "learner:run_dir": folder / "learner",
+        "learner:tensorboard": "false",
+        "visualiser:robot_description_file": shipped.parent / "urdf/fr3.urdf",
         "supervisor:mode": "training",
         "supervisor:session": "fuzz",
         "supervisor:after_fault": "continue",

@@ -13,7 +13,6 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.valid_messages import EPISODE, ValidMessages
 from conrft_data import topics
@@ -63,7 +62,7 @@ class PlayedWorld(Node):
         self.force_n = self.torque_nm = 0.0
         self.deadman = True
         self.abort = self.blocked = False
-        self.bad_pose = self.bad_proposal = False
+        self.bad_pose = self.bad_wrench = self.bad_proposal = False
         self.push: Float64 | None = None
         self.hand = np.zeros(6)
         self.phase: Phase | None = None
@@ -96,7 +95,6 @@ class PlayedWorld(Node):
         }
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self.emergency = self.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
-        self.reset_stop = self.create_client(Trigger, topics.RESET_STOP)
         self.create_subscription(PoseStamped, robot.target_pose, self._on_target, topics.TICK)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
         self.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK)
@@ -117,6 +115,11 @@ class PlayedWorld(Node):
         for tick in due:
             self._answer(tick)
 
+    def bring(self, way: Float64) -> None:
+        """Somebody takes the arm to another place, ``(3,)`` m from here."""
+        self.valid.pose = self.valid.pose + np.concatenate([way, np.zeros(4)])
+        self._target = self.valid.pose
+
     def forget(self) -> None:
         """What is recorded from now on counts."""
         for record in (self.moves, self.actions, self.words):
@@ -127,7 +130,8 @@ class PlayedWorld(Node):
     def _spoilt(self, topic: str, message: Any) -> Any:
         robot = self.valid.robot
         if topic == robot.wrench:
-            message.wrench.force.z, message.wrench.torque.x = self.force_n, self.torque_nm
+            message.wrench.force.z = math.nan if self.bad_wrench else self.force_n
+            message.wrench.torque.x = self.torque_nm
         elif topic == robot.current_pose and self.bad_pose:
             message.pose.position.x = math.nan
         elif topic == topics.SPACENAV_TWIST:

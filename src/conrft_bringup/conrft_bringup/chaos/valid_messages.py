@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from geometry_msgs.msg import PoseStamped, Twist, TwistStamped, WrenchStamped
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, Float64MultiArray
 
+from conrft_control import franka_interfaces
 from conrft_control.reset_motion import reset_pose
 from conrft_data import topics
 from conrft_data.config import RobotConfig, TaskConfig
@@ -38,9 +40,12 @@ from conrft_data.types import (
     Phase,
     Verdict,
 )
-from conrft_msgs.msg import LearnerStatus, SceneState, Weights
+from conrft_msgs.msg import LearnerStatus, SceneState, Value, Weights
 
 EPISODE = 1
+MEASURED_JOINTS = "franka_robot_state_broadcaster/measured_joint_states"
+ROBOT_STATE = "franka_robot_state_broadcaster/robot_state"
+_JOINTS = [f"fr3_joint{number}" for number in range(1, 8)]
 _ACTION = np.array([0.1, 0, 0, 0, 0, 0, 1], np.float32)
 
 
@@ -66,6 +71,7 @@ class ValidMessages:
                 Verdict(probability=0.1, gates_passed=True, success=False), tick
             ),
             topics.EPISODE_STATE: lambda tick: episode_status_to_msg(self.status(tick, Phase.RUNNING)),
+            topics.VALUE: lambda tick: Value(episode=tick.episode, step=tick.step, value=1.0),
             topics.WEIGHTS: lambda tick: Weights(version=2, fingerprint="f", sha256="s", data=b"data"),
             topics.LEARNER_STATUS: lambda tick: LearnerStatus(last_episode_id="fuzz-training-000001"),
             topics.SCENE_STATE: self._scene,
@@ -112,6 +118,8 @@ class ValidMessages:
             robot.wrench: lambda tick: WrenchStamped(),
             robot.gripper_state: lambda tick: JointState(name=["left", "right"], position=fingers),
             robot.gripper_command: lambda tick: Float64MultiArray(data=[1.0]),
+            MEASURED_JOINTS: lambda tick: JointState(name=_JOINTS, position=[0.1] * len(_JOINTS)),
+            **({ROBOT_STATE: _robot_state} if importlib.util.find_spec("franka_msgs") else {}),
         }
 
     def _driver_pixels(self, name: str, random: np.random.Generator) -> Image:
@@ -158,3 +166,8 @@ class ValidMessages:
 def _picture(pixels: Image, tick: Tick) -> Any:
     """A driver's image; its stamp is set like every other."""
     return array_to_image(pixels, "rgb8", "camera")
+
+
+def _robot_state(tick: Tick) -> Any:
+    """Of an arm that follows its controller."""
+    return franka_interfaces.interfaces("franka_msgs", "msg").FrankaRobotState(robot_mode=2)

@@ -10,6 +10,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.played_world import DEADMAN_BUTTON, PlayedWorld
@@ -18,6 +19,7 @@ from conrft_control.nodes.commander_node import CommanderNode
 from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
 from conrft_control.nodes.observer_node import ObserverNode
 from conrft_control.nodes.supervisor_node import SupervisorNode
+from conrft_data import topics
 from conrft_data.config import RobotConfig, TaskConfig, load_config
 from conrft_data.types import Phase
 
@@ -50,6 +52,7 @@ class WatchedLoop:
         for kind in kinds:
             node = kind()
             self.nodes[type(node).__name__] = node
+        self._clients: dict[str, Any] = {}
         self._observer: Any = self.nodes[ObserverNode.__name__]
         self._executor = SingleThreadedExecutor()
         for node in [self.world, *self.nodes.values()]:
@@ -106,11 +109,21 @@ class WatchedLoop:
         self.until(lambda: self.world.phase is Phase.RUNNING, "no episode begins")
         self.world.forget()
 
-    def reset_stop(self) -> None:
+    def press_stop(self, pressed: bool) -> None:
+        """The emergency stop is pressed, or let go."""
+        self.world.emergency.publish(Bool(data=pressed))
+
+    def reset_stop(self) -> str:
         """The operator's leave to go on, where there was a stop."""
-        self.until(self.world.reset_stop.service_is_ready, "nobody offers the reset")
-        done = self.world.reset_stop.call_async(Trigger.Request())
-        self.until(done.done, "the reset is not answered")
+        return self.ask(topics.RESET_STOP)
+
+    def ask(self, service: str) -> str:
+        """The operator calls a service without arguments; what it answers."""
+        client = self._clients.setdefault(service, self.world.create_client(Trigger, service))
+        self.until(client.service_is_ready, f"nobody offers {service}")
+        done = client.call_async(Trigger.Request())
+        self.until(done.done, f"{service} is not answered")
+        return str(done.result().message)
 
     def _drain(self) -> None:
         patience = time.monotonic() + _PATIENCE_S

@@ -74,6 +74,8 @@ def _run_with_a_person(out: Path, settings: EvaluationSettings, line: ProgressLi
     # A robot's drivers run already, in the domain of this shell.
     environment = graph_environment() if simulated else dict(os.environ)
     os.environ.update({name: value for name, value in environment.items() if name.startswith("ROS_")})
+    if not simulated:
+        print("The arm stands until you let it go to its reset pose: conrft episode start", file=sys.stderr)
     link = PersonJudgeLink(judge, episodes, environment, sys.stdin)
     arguments = {
         **_arguments(settings),

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
-from rclpy.task import Future
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -27,19 +24,17 @@ from conrft_control.health_board import Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.franka_calls import ErrorRecovery, GripperActions, SetupSequence
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.parameters import declare, declare_file, declare_robot
+from conrft_control.nodes.parameters import declare, declare_deadman, declare_file, declare_robot
+from conrft_control.nodes.robot_state_watch import RobotStateWatch
 from conrft_data import topics
 from conrft_data.config import load_config
 from conrft_data.conversion import MessageError, episode_status_from_msg, stamp_to_ns
-from conrft_data.node_process import run
+from conrft_data.node_process import STOPPED, run
 from conrft_data.types import Phase
 from conrft_msgs.msg import EpisodeState
 
 # How often goals and answers are looked after: far below what a gripper takes, far above what a core notices.
 _STEP_S = 0.02
-
-# The state comes a thousand times a second, and a core has better things to do than to read all of it.
-_STATE_PERIOD_S = 0.05
 
 
 class FrankaAdapterNode(Node):
@@ -52,10 +47,13 @@ class FrankaAdapterNode(Node):
         self._settings = load_config(FrankaSettings, declare_file(self, "franka_file", "YAML file of the Franka arm"))
         about = "button that recovers the arm after a reflex, outside episodes; -1: none, the service alone does"
         self._recover_button = int(declare(self, "recover_button", -1, about, low=-1, high=64))
+        declare_deadman(self, {"recover_button": self._recover_button})
         self._presses = ButtonPresses(debounce_s=0.05)
         self._phase: Phase | None = None
-        self._robot_problem, self._unlike, self._state_wall_s = "", list[str](), float("-inf")
-        self._setup = SetupSequence(self, list(franka.setup_calls(self._settings)), self._settings.service_timeout)
+        self._robot: RobotStateWatch | None = None
+        self._told_stopped = False
+        calls, again = franka.setup_calls(self._settings), franka.setup_again_calls(self._settings)
+        self._setup = SetupSequence(self, list(calls), list(again), self._settings.service_timeout)
         self._recovery = ErrorRecovery(self, self._settings)
         self._gripper = (
             GripperActions(self, self._settings.gripper, robot.gripper_max_width) if self._settings.gripper else None
@@ -73,9 +71,9 @@ class FrankaAdapterNode(Node):
         if self._gripper is not None:
             self.create_subscription(Float64MultiArray, gripper_command, self._on_gripper, topics.COMMAND)
         if self._settings.robot_state:
-            self._state_kind = franka.interfaces("franka_msgs", "msg").FrankaRobotState
-            about = (self._state_kind, self._settings.robot_state, self._on_robot_state, topics.SENSOR)
-            self.create_subscription(*about, raw=True)
+            kind = franka.interfaces("franka_msgs", "msg").FrankaRobotState
+            self._robot = RobotStateWatch(self._settings, kind)
+            self.create_subscription(kind, self._settings.robot_state, self._on_robot_state, topics.SENSOR, raw=True)
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, qos.LATCHED)
         self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep=False))
         # Their answers wait for the robot's; in the node's own group nothing else would run until then.
@@ -89,13 +87,8 @@ class FrankaAdapterNode(Node):
         self._gripper.want(message.data)
 
     def _on_robot_state(self, raw: bytes) -> None:
-        now = time.monotonic()
-        if now - self._state_wall_s < _STATE_PERIOD_S:
-            return
-        self._state_wall_s = now
-        state = deserialize_message(raw, self._state_kind)
-        self._robot_problem = franka.robot_problem(state)
-        self._unlike = franka.unlike_settings(state, self._settings) if self._setup.done else []
+        assert self._robot is not None
+        self._robot.hear(raw, time.monotonic())
 
     def _on_episode_state(self, message: EpisodeState) -> None:
         try:
@@ -106,61 +99,92 @@ class FrankaAdapterNode(Node):
     def _on_joy(self, message: Joy) -> None:
         pressed = self._presses.update(message.buttons, stamp_to_ns(message.header.stamp))
         if self._recover_button in pressed:
-            refusal = self._recovery_refusal()
-            if refusal:
-                self.get_logger().warning(f"recovery: {refusal}")
-            else:
-                self._recovery.start().add_done_callback(partial(self._after_recovery, "button"))
+            self.executor.create_task(self._recover("button"))
 
     async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.message = self._recovery_refusal()
-        if not response.message:
-            done = self._recovery.start()
-            done.add_done_callback(partial(self._after_recovery, "service"))
-            response.message = await done
+        response.message = await self._recover("service")
         response.success = not response.message
         return response
 
-    async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.message = await self._setup.start()
-        response.success = not response.message
-        return response
-
-    def _recovery_refusal(self) -> str:
-        """Why the arm must not be recovered now: a person has to end the episode first."""
-        return "an episode is running; end it first" if self._phase is Phase.RUNNING else ""
-
-    def _after_recovery(self, way: str, done: Future) -> None:
-        error = done.result()
+    async def _recover(self, way: str) -> str:
+        """Ends a reflex and sets up the arm again; returns why not, empty: the arm is well again."""
+        error = self._refusal() or await self._recovery.start()
+        if not error and self._settings.controllers is not None:
+            error = await self._setup.start()
         self.get_logger().warning(f"the operator's {way} asked for error recovery: {error or 'the arm is well again'}")
         self._report()
+        return error
+
+    async def _on_configure(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self._refusal()
+        if not response.message:
+            if self._gripper is not None:
+                self._gripper.forget()
+            response.message = await self._setup.start()
+        response.success = not response.message
+        return response
+
+    def _refusal(self) -> str:
+        """Why nobody may take the controllers off the arm, or put them on: a person has to end the motion first."""
+        if self._phase is Phase.RUNNING:
+            return "an episode is running; end it first"
+        return "the arm is on its way home; stop it first" if self._phase is Phase.RESETTING else ""
 
     def _step(self) -> None:
         now = time.monotonic()
-        self._setup.step(now)
+        hindrance: str | None = ""
+        if self._robot is not None:
+            self._robot.read(now)
+            hindrance = self._robot.hindrance(now)
+        self._setup.step(now, hindrance)
         self._recovery.step(now)
         if self._gripper is not None:
             self._gripper.step(now)
-        if self._level() is not self._health.level:
+        if self._level() is not self._health.level or self._has_stopped() is not self._told_stopped:
             self._report()
 
     def _level(self) -> Level:
         if self._problems():
             return Level.ERROR
-        return Level.OK if self._setup.done else Level.STALE
+        return Level.STALE if self._awaited() else Level.OK
 
     def _problems(self) -> list[str]:
-        gripper = self._gripper.problem if self._gripper is not None else ""
-        return [problem for problem in (self._setup.problem, self._robot_problem, gripper, *self._unlike) if problem]
+        problems = [self._setup.problem]
+        if self._robot is not None:
+            problems.append(self._robot.problem(self._phase, time.monotonic()))
+            problems += self._robot.unlike_settings() if self._setup.done else []
+        if self._gripper is not None and self._gripper.problem:
+            problems.append(f"{self._gripper.problem}; once it is well: conrft episode configure")
+        return [problem for problem in problems if problem]
+
+    def _awaited(self) -> str:
+        """What is not there yet; empty when everything is."""
+        if not self._setup.done:
+            return self._setup.word
+        if self._robot is not None and not self._robot.seen:
+            return f"{self._settings.robot_state}: nothing received yet"
+        if self._robot is not None and self._robot.idle:
+            return "robot: no controller is active (conrft episode configure activates it)"
+        return self._gripper.awaited if self._gripper is not None else ""
+
+    def _has_stopped(self) -> bool:
+        return self._robot is not None and self._robot.has_stopped(self._phase, time.monotonic())
 
     def _report(self) -> None:
+        level, problem, stopped = self._level(), "; ".join(self._problems()), self._has_stopped()
         values = {"gripper": self._gripper.doing if self._gripper is not None else "none", "set": self._setup.word}
-        level, word = self._level(), self._setup.word
-        if level is Level.ERROR:
-            word = "; ".join(self._problems())
-        elif level is Level.OK:
-            word = self._recovery.word or "the arm is set up"
-        self._health.say(level, word, values)
+        values |= {STOPPED: problem} if stopped else {}
+        self._health.say(level, problem or self._awaited() or self._recovery.word or "the arm is set up", values)
+        if stopped is not self._told_stopped:
+            self._told_stopped = stopped
+            self._health.publish()
+
+    def destroy_node(self) -> None:
+        """Ends the action clients as well."""
+        self._recovery.destroy()
+        if self._gripper is not None:
+            self._gripper.destroy()
+        super().destroy_node()
 
 
 def main() -> None:

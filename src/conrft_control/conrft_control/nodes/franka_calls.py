@@ -17,6 +17,9 @@ from conrft_control import franka_interfaces as franka
 from conrft_control.franka_settings import FrankaSettings, GripperSettings
 from conrft_control.gripper_goals import GripperGoals, Step
 
+# A question whose answer is "not yet" is asked again after so long.
+_AGAIN_S = 0.5
+
 _STATUS_WORDS = {GoalStatus.STATUS_ABORTED: "aborted", GoalStatus.STATUS_CANCELED: "cancelled"}
 
 
@@ -30,6 +33,7 @@ class GripperActions:
         self._clients: dict[str, ActionClient] = {}
         self._handle: Any = None
         self._refusal = ""
+        self._missing = "gripper: waits for its action servers"
         for opening in (0.0, 1.0):
             self._client(opening)  # discovery takes longer than a person wants to wait for the first grasp
 
@@ -37,6 +41,16 @@ class GripperActions:
     def problem(self) -> str:
         """Why the gripper is not where it should be; empty when all is well."""
         return self._refusal or self._goals.problem
+
+    @property
+    def awaited(self) -> str:
+        """Which action server has not been there yet; empty once each was."""
+        return self._missing
+
+    def forget(self) -> None:
+        """A person has looked after the gripper."""
+        self._refusal = ""
+        self._goals.forget()
 
     @property
     def doing(self) -> str:
@@ -56,6 +70,9 @@ class GripperActions:
 
     def step(self, wall_s: float) -> None:
         """Sends or cancels what is due."""
+        if self._missing:
+            absent = [name for name, client in self._clients.items() if not client.server_is_ready()]
+            self._missing = f"gripper: waits for the action server {absent[0]}" if absent else ""
         client = self._client(self._goals.wish if self._goals.wish is not None else 1.0)
         step, opening = self._goals.step(wall_s, server_is_there=client.server_is_ready())
         if step is Step.SEND:
@@ -65,6 +82,11 @@ class GripperActions:
             sent.add_done_callback(partial(self._on_answer, self._goals.number))
         elif step is Step.CANCEL and self._handle is not None:
             self._handle.cancel_goal_async()
+
+    def destroy(self) -> None:
+        """Ends the action clients, which the node does not know of."""
+        for client in self._clients.values():
+            client.destroy()
 
     def _client(self, opening: float) -> ActionClient:
         wanted = franka.gripper_goal(self._settings, opening, self._max_width)
@@ -94,15 +116,26 @@ class GripperActions:
 
 
 class SetupSequence:
-    """Calls the services of the start one after the other; a refusal stops it until a person starts it again."""
+    """Calls services one after the other; a refusal stops it until a person starts it again."""
 
-    def __init__(self, node: Node, calls: Sequence[franka.SetupCall], timeout_s: float) -> None:
-        """``timeout_s``: for one answer; a service that is not there yet is waited for without end."""
-        self._calls, self._timeout_s = list(calls), timeout_s
-        self._clients: list[Client] = [node.create_client(call.kind, call.service) for call in self._calls]
-        self._next, self._since_wall_s = 0, 0.0
+    def __init__(
+        self, node: Node, calls: Sequence[franka.SetupCall], again: Sequence[franka.SetupCall], timeout_s: float
+    ) -> None:
+        """Begins with ``calls``.
+
+        Args:
+            node: that calls.
+            calls: of the start. A service that is not there yet is waited for without end.
+            again: those when a person starts it again.
+            timeout_s: for one answer; when a person waits, for one call to get through.
+        """
+        self._calls, self._again, self._timeout_s = list(calls), list(again), timeout_s
+        kinds = {call.service: call.kind for call in [*calls, *again]}
+        self._clients: dict[str, Client] = {name: node.create_client(kind, name) for name, kind in kinds.items()}
+        self._next, self._since_wall_s, self._asked_wall_s = 0, time.monotonic(), float("-inf")
         self._answer: Future | None = None
         self._waiting: list[Future] = []
+        self._not_yet = ""
         self.problem = ""
 
     @property
@@ -114,37 +147,62 @@ class SetupSequence:
     def word(self) -> str:
         """What has been done and what is waited for."""
         if self._next < len(self._calls):
-            return f"waits for {self._calls[self._next].service}"
-        return ", ".join(call.service.rpartition("/")[2] for call in self._calls) or "nothing to set"
+            return f"waits for {self._calls[self._next].service}" + (f": {self._not_yet}" if self._not_yet else "")
+        names = dict.fromkeys(call.service.rpartition("/")[2] for call in self._calls)
+        return ", ".join(names) or "nothing to set"
 
     def start(self) -> Future:
         """Begins again from the first call; the future's result is the problem, empty when there was none."""
-        self._next, self._answer, self.problem = 0, None, ""
+        self._calls, self._answer, self.problem = self._again, None, ""
+        self._go_on(0)
         ended = Future()
         self._waiting.append(ended)
         return ended
 
-    def step(self, wall_s: float) -> None:
-        """Sends the next request, or finds that an answer does not come."""
+    def step(self, wall_s: float, arm: str | None) -> None:
+        """Sends the next request, or finds that an answer does not come.
+
+        ``arm``: why its controllers must not be activated; empty: they may; None: nobody knows yet.
+        """
         if self.done or self.problem:
             self._tell()
             return
-        call, client = self._calls[self._next], self._clients[self._next]
+        call = self._calls[self._next]
         if self._answer is None:
-            if client.service_is_ready():
-                self._since_wall_s = wall_s
-                self._answer = client.call_async(call.request)
-            elif self._waiting:
-                self._fail(call, "the service is not there")
+            self._ask(call, wall_s, arm)
         elif self._answer.done():
-            response, self._answer = self._answer.result(), None
-            if response.success:
-                self._next += 1
-            else:
-                self._fail(call, f"refused: {response.error or 'no reason given'}")
-        elif wall_s - self._since_wall_s > self._timeout_s:
-            client.remove_pending_request(self._answer)
+            answer, self._answer = self._answer.result(), None
+            self._judge(call, call.judge(answer))
+        elif wall_s - self._asked_wall_s > self._timeout_s:
+            self._clients[call.service].remove_pending_request(self._answer)
             self._fail(call, f"no answer within {self._timeout_s:.1f} s")
+
+    def _ask(self, call: franka.SetupCall, wall_s: float, arm: str | None) -> None:
+        client, late = self._clients[call.service], wall_s - self._since_wall_s > self._timeout_s
+        if call.activates and arm != "":
+            # franka_ros2 ends a reflex by itself when a controller of torques is activated; here a person does.
+            self._not_yet = arm or "nothing is known of the arm"
+            if late and (arm or self._waiting):
+                self._fail(call, f"not called: {self._not_yet}")
+        elif not client.service_is_ready():
+            if self._waiting and late:
+                self._fail(call, "the service is not there")
+        elif wall_s - self._asked_wall_s >= _AGAIN_S or not self._not_yet:
+            self._asked_wall_s = wall_s
+            self._answer = client.call_async(call.request)
+        elif self._waiting and late:
+            self._fail(call, self._not_yet)
+
+    def _judge(self, call: franka.SetupCall, verdict: franka.Verdict) -> None:
+        if not verdict.problem:
+            self._go_on(self._next + 1)
+        elif verdict.again:
+            self._not_yet = verdict.problem
+        else:
+            self._fail(call, verdict.problem)
+
+    def _go_on(self, number: int) -> None:
+        self._next, self._since_wall_s, self._not_yet = number, time.monotonic(), ""
 
     def _fail(self, call: franka.SetupCall, reason: str) -> None:
         self._answer = None
@@ -168,6 +226,14 @@ class ErrorRecovery:
         self._sent, self._since_wall_s = False, 0.0
         self.word = ""
 
+    def ready(self) -> bool:
+        """Whether the action server is there."""
+        return bool(self._client.server_is_ready())
+
+    def destroy(self) -> None:
+        """Ends the action client, which the node does not know of."""
+        self._client.destroy()
+
     def start(self) -> Future:
         """Asks for recovery once; the future's result is why it failed, empty when it did not."""
         if self._ended is not None:
@@ -181,7 +247,7 @@ class ErrorRecovery:
         """Sends the goal when the server is there, and gives up when no answer comes."""
         if self._ended is None:
             return
-        if not self._sent and self._client.server_is_ready():
+        if not self._sent and self.ready():
             self._sent = True
             self._client.send_goal_async(self._goal).add_done_callback(partial(self._on_answer, self._ended))
         if wall_s - self._since_wall_s > self._timeout_s:

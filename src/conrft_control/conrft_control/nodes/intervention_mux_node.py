@@ -87,7 +87,8 @@ class InterventionMuxNode(Node):
         device = DeviceSettings()
         device_fields = declare_fields(self, device, _DEVICE)
         about = "device axis for base-frame x, y, z and the rotations about them, from 1; negative: turned round"
-        device_fields["deadman_button"] = declare_deadman(self)
+        buttons = {name: device_fields[name] for name in ("close_button", "open_button")}
+        device_fields["deadman_button"] = declare_deadman(self, buttons)
         device_fields["axes"] = tuple(declare(self, "axes", list(device.axes), about))
         about = "real time: a twist older than this counts as zero, s"
         timeout_s = declare(self, "device_timeout", device.timeout_s, about, low=0.02, high=5.0)

@@ -18,7 +18,7 @@ from conrft_control.gripper_opening import gripper_opening
 from conrft_control.health_board import HealthBoard, Level
 from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
-from conrft_control.nodes.parameters import declare, declare_lockstep, declare_robot, declare_task
+from conrft_control.nodes.parameters import declare, declare_config, declare_lockstep, declare_robot, declare_task
 from conrft_control.tick_assembly import EpisodeTicks, TickAssembler
 from conrft_data import topics
 from conrft_data.config import Camera
@@ -52,7 +52,8 @@ class ObserverNode(Node):
     def __init__(self, **options: Any) -> None:
         """``options`` go to rclpy's Node."""
         super().__init__("observer", **options)
-        self._task, self._robot, self._lockstep = declare_task(self), declare_robot(self), declare_lockstep(self)
+        self._task, self._lockstep = declare_task(self), declare_lockstep(self)
+        self._robot = declare_config(self, declare_robot(self), ("state_timeout", "camera_timeout"))
         self._gripper_timeout = declare(
             self,
             "gripper_timeout",

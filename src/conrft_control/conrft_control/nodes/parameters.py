@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from rclpy.node import Node
 
@@ -90,26 +90,50 @@ def declare_fields(node: Node, defaults: object, fields: Mapping[str, Bounded | 
     return values
 
 
-def declare_config(node: Node, config: ConfigT) -> ConfigT:
+def declare_config(node: Node, config: ConfigT, names: Collection[str] | None = None, *, prefix: str = "") -> ConfigT:
     """Declares one parameter for each number of ``config``, with its description and range; returns what was given.
 
     The defaults are those of ``config``, that is of its file. A bound that the configuration excludes, such as the zero
-    of a positive number, is refused by the configuration itself.
+    of a positive number, is refused by the configuration itself. A position becomes three parameters: its x, y and z.
+
+    Args:
+        node: that gets the parameters.
+        config: whose fields they are.
+        names: of the fields; None: all of them.
+        prefix: of the parameters' names.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for name, field in type(config).model_fields.items():
-        low = next(
-            (getattr(bound, key) for bound in field.metadata for key in ("ge", "gt") if hasattr(bound, key)), None
-        )
-        high = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
-        values[name] = declare(node, name, getattr(config, name), field.description or "", low=low, high=high)
-    return type(config).model_validate(values)
+        if names is not None and name not in names:
+            continue
+        default, about = getattr(config, name), field.description or ""
+        if isinstance(default, tuple):
+            low, high = _bounds(get_args(get_args(field.annotation)[0])[1].metadata)
+            axes = zip("xyz", default, strict=True)
+            values[name] = [declare(node, f"{prefix}{name}_{x}", v, about, low=low, high=high) for x, v in axes]
+        else:
+            low, high = _bounds(field.metadata)
+            values[name] = declare(node, f"{prefix}{name}", default, about, low=low, high=high)
+    return type(config).model_validate(config.model_dump() | values)
 
 
-def declare_deadman(node: Node) -> int:
-    """The button that must be held for the arm to move; mux and commander must know the same."""
+def _bounds(metadata: Sequence[Any]) -> tuple[float | None, float | None]:
+    """Lower and upper bound of a field."""
+    low = next((getattr(bound, key) for bound in metadata for key in ("ge", "gt") if hasattr(bound, key)), None)
+    return low, next((bound.le for bound in metadata if hasattr(bound, "le")), None)
+
+
+def declare_deadman(node: Node, buttons: Mapping[str, int]) -> int:
+    """The button that must be held for the arm to move; all nodes must know the same.
+
+    ``buttons``: the node's own, by parameter; raises ValueError where one of them is this one too.
+    """
     about = "the arm moves only while this button is held; -1: none; one for all nodes"
-    return int(declare(node, "deadman_button", -1, about, low=-1, high=64))
+    deadman = int(declare(node, "deadman_button", -1, about, low=-1, high=64))
+    for name, button in buttons.items():
+        if deadman >= 0 and button == deadman:
+            raise ValueError(f"deadman_button and {name} are both {button}: it is held as long as the arm moves")
+    return deadman
 
 
 def declare_tolerance(node: Node) -> ResetTolerance:

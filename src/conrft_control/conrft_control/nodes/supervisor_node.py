@@ -28,6 +28,7 @@ from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import (
     Bounded,
     declare,
+    declare_deadman,
     declare_fields,
     declare_lockstep,
     declare_robot,
@@ -84,6 +85,8 @@ class SupervisorNode(Node):
         self._tolerance, self._goal = declare_tolerance(self), reset_pose(self._task.reset)
         about = "nodes that must report themselves well on /diagnostics"
         required = declare(self, "required_nodes", ["observer", "intervention_mux", "commander"], about)
+        about = "those of them whose errors end the way home too: without them the arm must not move"
+        self._arm_nodes = declare(self, "arm_nodes", ["commander"], about)
         self._supervisor = EpisodeSupervisor(self._declare_settings(recorder_expected="recorder" in required))
         self._board = self._declare_board(required)
         self._recorder_name = f"{self.get_namespace()}/recorder".lstrip("/")
@@ -93,6 +96,13 @@ class SupervisorNode(Node):
         self._abort_button = self._declare_button("abort_button", 3, "ends the episode as aborted")
         self._veto_button = self._declare_button("veto_button", 4, "takes back the success of the last episode")
         self._start_button = self._declare_button("start_button", -1, "starts the waiting episode")
+        buttons = {
+            "success_button": self._success_button,
+            "abort_button": self._abort_button,
+            "veto_button": self._veto_button,
+            "start_button": self._start_button,
+        }
+        declare_deadman(self, buttons)
         self._pose: PoseStamped | None = None
         self._gripper: JointState | None = None
         self._scene_request: ResetScene.Request | None = None
@@ -206,8 +216,8 @@ class SupervisorNode(Node):
             self._carry_out(supervisor.end_request(Outcome.ABORTED, "aborted by the operator's button", now)[1])
         elif button == self._veto_button:
             self._carry_out(supervisor.veto(now))
-        elif button == self._start_button:
-            supervisor.start_request(now)
+        elif button == self._start_button and (problem := supervisor.start_request(now)):
+            self.get_logger().warning(f"start: {problem}")
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self._supervisor.learner(message.last_episode_id, int(message.pending_updates))
@@ -281,8 +291,12 @@ class SupervisorNode(Node):
         self._board.listen(now.wall_s)
         patience = supervisor.settings.error_patience
         not_ready = self._health.missing + self._board.not_ready(now.wall_s)
-        in_episode = supervisor.stage in (Stage.RUNNING, Stage.DECIDING, Stage.TAIL)
-        failed = self._board.failed(now.wall_s, patience) if in_episode else self._board.silent(now.wall_s)
+        if supervisor.stage in (Stage.RUNNING, Stage.DECIDING, Stage.TAIL):
+            failed = self._board.failed(now.wall_s, patience)
+        elif supervisor.stage is Stage.RESETTING:
+            failed = self._board.failed(now.wall_s, patience, self._arm_nodes)
+        else:
+            failed = self._board.silent(now.wall_s)
         self._carry_out(supervisor.on_time(not_ready, failed, now))
         # In lockstep the tick after a reset came before the news that the arm is to go home, and nothing else comes.
         self._check_arrival()
@@ -370,10 +384,13 @@ class SupervisorNode(Node):
         is not, for one. Hearing the same again changes nothing for the others.
         """
         stage = self._supervisor.stage
-        waits = stage is Stage.FAULTED or (stage is Stage.READY and self._board.not_ready(time.monotonic()))
+        waits = stage is Stage.FAULTED or (stage is Stage.READY and self._waits_for_nodes())
         if waits and self._told is not None:
             self._state_publisher.publish(self._told)
         self._report()
+
+    def _waits_for_nodes(self) -> bool:
+        return bool(self._board.not_ready(time.monotonic()))
 
     def _report(self) -> None:
         supervisor = self._supervisor
@@ -389,8 +406,8 @@ class SupervisorNode(Node):
         }
         if supervisor.stage is Stage.FAULTED:
             self._health.say(Level.ERROR, f"waits after a fault: {supervisor.reason}", values)
-        elif supervisor.stage is Stage.READY and supervisor.waiting_for and self._board.not_ready(time.monotonic()):
-            self._health.say(Level.WARN, f"READY: waits for {supervisor.waiting_for}", values)
+        elif supervisor.stage in (Stage.STANDBY, Stage.READY) and supervisor.waiting_for and self._waits_for_nodes():
+            self._health.say(Level.WARN, f"{supervisor.stage.name}: waits for {supervisor.waiting_for}", values)
         else:
             doing = f"{supervisor.stage.name}: {supervisor.waiting_for}".rstrip(": ")
             vetoes = [f"the recorder has not taken in the veto of {name}" for name in supervisor.open_vetoes]

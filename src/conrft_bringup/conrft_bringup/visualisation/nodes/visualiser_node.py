@@ -110,6 +110,11 @@ class VisualiserNode(Node):
         description.publish(String(data=self._model.urdf))
         self._outputs = [self._markers, self._measured, self._reference, *self._images.values()]
 
+    @property
+    def watches(self) -> bool:
+        """Whether it listens to the graph."""
+        return bool(self._subscriptions_by_topic)
+
     def _attend(self) -> None:
         """Subscribes while there is a viewer, and only then."""
         looked_at = any(map(_has_viewer, self._outputs))
@@ -160,7 +165,7 @@ class VisualiserNode(Node):
         numbers = {
             match.group(1): p
             for name, p in zip(message.name, message.position, strict=False)
-            if (match := _ARM_JOINT.search(name))
+            if (match := _ARM_JOINT.search(name)) and math.isfinite(p)
         }
         self._view.on_joints(
             {
