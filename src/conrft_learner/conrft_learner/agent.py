@@ -20,6 +20,7 @@ from conrft_learner.networks import Networks
 from conrft_learner.objectives import Figures
 from conrft_learner.presets import Preset
 from conrft_learner.replay import Batch
+from conrft_policy.consistency_head import clamp_inward, executable
 from conrft_policy.noise_schedule import denoising_weight
 
 
@@ -48,13 +49,14 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions:
-    """A batch on the device: states and next_states scaled, actions ``(B, A)``, rewards, masks and bounds ``(B,)``."""
+    """A batch on the device: states and next_states scaled, actions ``(B, A)``, all others ``(B,)``."""
 
     states: States
     actions: Tensor
     rewards: Tensor
     masks: Tensor
     bounds: Tensor
+    operator: Tensor
     next_states: States
 
 
@@ -84,7 +86,7 @@ class ConRFT:
     def transitions(self, batch: Batch) -> Transitions:
         """A drawn batch as scaled tensors."""
         tensors = {name: torch.from_numpy(array).to(self.generator.device) for name, array in batch.arrays.items()}
-        known = {"embedding", "proprio", "action", "reward", "mask", "bound", "mc_return"}
+        known = {"embedding", "proprio", "action", "reward", "mask", "bound", "mc_return", "operator"}
         frozen = [name for name in tensors if name not in known and not name.startswith("next_")]
         states = States(
             embedding=tensors["embedding"], proprio=tensors["proprio"], frozen={n: tensors[n] for n in frozen}
@@ -100,6 +102,7 @@ class ConRFT:
             rewards=tensors["reward"],
             masks=tensors["mask"],
             bounds=tensors["bound"],
+            operator=tensors["operator"],
             next_states=self.networks.scaling(next_states),
         )
 
@@ -148,7 +151,12 @@ class ConRFT:
             if self.networks.head.config.fix_gripper:
                 random_actions[..., -1] = 0.0
             sampled = torch.cat(
-                [random_actions, self.policy_actions(states, count), self.policy_actions(next_states, count)], dim=1
+                [
+                    executable(random_actions, self.networks.head.config),
+                    self.policy_actions(states, count),
+                    self.policy_actions(next_states, count),
+                ],
+                dim=1,
             )
         bounds = batch.bounds[rows]
         sampled_values = self.networks.critic.ensemble.values_above(features[rows], sampled, bounds)
@@ -166,10 +174,10 @@ class ConRFT:
         actions = head.trained_part(batch.actions)
         sigmas = head.levels[self._whole_numbers(len(head.levels) - 1, len(actions))]
         noised = actions + sigmas[:, None] * self._noise(actions.shape)
-        denoised = head.denoise(encoding, noised, sigmas)
+        denoised = self._clipped(head.denoise(encoding, noised, sigmas, clip=False))
         weights = denoising_weight(sigmas, sigma_data=head.config.sigma_data, scheme=self.preset.bc_weighting)
         if self.preset.bc_successes_only:
-            weights = weights * worth_imitating(batch.bounds, self.parallel)
+            weights = weights * share_of_mean_one(batch.operator | (batch.bounds > 0), self.parallel)
         cloning, figures = objectives.behaviour_cloning_loss(
             denoised,
             actions,
@@ -179,10 +187,10 @@ class ConRFT:
         )
         loss = objective.bc_weight * cloning
         if objective.q_weight:
-            policy_actions = head.sample(encoding, self._noise(actions.shape))
+            policy_actions = self._clipped(head.sample(encoding, self._noise(actions.shape), clip=False))
             with torch.no_grad():
                 known = critic.encode(batch.states) if features is None else features.detach()
-            values = critic.ensemble(known, policy_actions)
+            values = self._values(known, policy_actions)
             magnitude = self.parallel.mean(values.detach().abs().mean()) if self.preset.normalise_q else None
             q_term, q_figures = objectives.q_objective(values, magnitude=magnitude)
             loss = loss + objective.q_weight * q_term
@@ -215,7 +223,7 @@ class ConRFT:
         return self.parallel.figures(figures)
 
     def policy_actions(self, states: States, count: int | None = None) -> Tensor:
-        """One-step samples of the newest policy: ``(B, A)``, or ``(B, count, A)``."""
+        """One-step samples of the newest policy as they would be executed: ``(B, A)``, or ``(B, count, A)``."""
         head = self.networks.head
         encoding = head.encode(states.embedding, states.proprio)
         shape = (
@@ -223,7 +231,27 @@ class ConRFT:
             if count is None
             else (len(encoding), count, head.config.denoised_dim)
         )
-        return head.sample(encoding, self._noise(shape))
+        return executable(head.sample(encoding, self._noise(shape)), head.config)
+
+    def _values(self, features: Tensor, actions: Tensor) -> Tensor:
+        """Values ``(E, B)`` of the policy's actions ``(B, A)``, to be differentiated by them.
+
+        A binary gripper is open or closed in every transition: a number g between is worth what either is, open with
+        probability (1 + g) / 2, and not what the critic makes of a gripper that it has never seen.
+        """
+        ensemble, config = self.networks.critic.ensemble, self.networks.head.config
+        if not config.binary_gripper or config.fix_gripper:
+            return ensemble(features, actions)
+        arm, gripper = actions[:, :-1], actions[:, -1]
+        ends = [torch.cat([arm, torch.full_like(arm[:, :1], end)], dim=1) for end in (-1.0, 1.0)]
+        closed, opened = ensemble(features, torch.stack(ends, dim=1)).unbind(dim=-1)
+        return closed + (1 + gripper) / 2 * (opened - closed)
+
+    def _clipped(self, actions: Tensor) -> Tensor:
+        """Actions in [-1, 1], with the gradient that the preset asks for."""
+        if not self.networks.head.config.clip_denoised:
+            return actions
+        return clamp_inward(actions) if self.preset.inward_gradients else actions.clamp(-1, 1)
 
     def _noise(self, shape: Sequence[int]) -> Tensor:
         generator = self.generator
@@ -315,14 +343,13 @@ class HilConRFT(ConRFT):
         )
 
 
-def worth_imitating(bounds: Tensor, parallel: DataParallel | None = None) -> Tensor:
-    """Weights ``(B,)`` of mean 1 (or all 0) for behaviour cloning: transitions that led to a success by themselves.
+def share_of_mean_one(chosen: Tensor, parallel: DataParallel | None = None) -> Tensor:
+    """Weights ``(B,)`` of mean 1 (or all 0) for the chosen rows ``(B,)``, 0 for the others.
 
-    ``bounds``: Monte-Carlo returns; positive in a success only, and -inf where a later take-over earned it. The mean is
-    that of the whole batch, where ``parallel`` shares it out.
+    The mean is that of the whole batch, where ``parallel`` shares it out.
     """
     parallel = parallel or DataParallel()
-    kept = (bounds > 0).to(bounds.dtype)
+    kept = chosen.to(torch.get_default_dtype())
     return kept / parallel.mean(kept.mean()).clamp_min(1.0 / (len(kept) * parallel.world))
 
 

@@ -37,7 +37,14 @@ class Preset(Config):
         default=1.0, ge=0, le=100, description="weight of the gripper's error beside the other dimensions' 1"
     )
     bc_successes_only: bool = Field(
-        default=False, description="clone only what led to a success without a later take-over, not the policy's errors"
+        default=False,
+        description="clone the operator, and of the policy's actions only those that led to a success without a later "
+        "take-over, not its errors",
+    )
+    inward_gradients: bool = Field(
+        default=False,
+        description="where an action is clipped, a gradient passes that leads back inside; official code: none does, "
+        "and a saturated action stays",
     )
     scale_inputs: bool = Field(
         default=False, description="standardise embedding and proprioception by the demonstrations' mean and spread"
@@ -82,7 +89,11 @@ class Preset(Config):
     critic_lr: float = Field(default=3e-4, gt=0, le=0.1, description="Adam's rate for the critic")
     discount: float | None = Field(default=None, gt=0, lt=1, description="gamma; none: the task's")
     n_step: int = Field(
-        default=1, ge=1, le=20, description="transitions that the TD target sums rewards over before it bootstraps"
+        default=1,
+        ge=1,
+        le=20,
+        description="transitions that the TD target sums rewards over before it bootstraps, fewer where policy and "
+        "operator change places",
     )
     tau: float = Field(default=0.005, gt=0, le=1, description="rate of the target critic")
     critic_steps_per_actor_step: int = Field(

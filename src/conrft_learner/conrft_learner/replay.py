@@ -74,7 +74,8 @@ class Batch:
     """Preallocated arrays of one batch, filled by :meth:`Replay.gather`.
 
     Fields: embedding, next_embedding ``(B, D)``; proprio, next_proprio ``(B, 2 P)``, the older frame first; action
-    ``(B, A)``; reward, mask, mc_return, bound ``(B,)``; further fields and ``next_`` further fields by name.
+    ``(B, A)``; reward, mask, mc_return, bound ``(B,)``; operator ``(B,)``, whether a person drove (in demonstrations
+    always); further fields and ``next_`` further fields by name.
     """
 
     def __init__(self, size: int, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
@@ -146,7 +147,8 @@ class Replay:
         self._episodes: dict[str, StoredEpisode] = {}
         self._places: dict[str, int] = {}  # in order: first frames of the episodes that were there at a checkpoint
         self._pools: dict[Pool, Indices] | None = None
-        self._left = np.zeros(capacity, dtype=np.int32)  # transitions from a frame to its episode's end
+        self._left = np.zeros(capacity, dtype=np.int32)  # transitions from a frame until another hand drives, or none
+        self._operator = np.zeros(capacity, dtype=np.bool_)
         self._scratch: dict[str, Array] = {}
         self._load_episodes()
 
@@ -258,9 +260,8 @@ class Replay:
             "proprio": (stacked, f32),
             "next_proprio": (stacked, f32),
         }
-        fields |= {"action": self._fields["action"]} | dict.fromkeys(
-            ("reward", "mask", "mc_return", "bound"), ((), f32)
-        )
+        fields |= {"action": self._fields["action"], "operator": self._fields["intervention"]}
+        fields |= dict.fromkeys(("reward", "mask", "mc_return", "bound"), ((), f32))
         for name, field in self.extra.items():
             fields |= dict.fromkeys((name, f"next_{name}"), (field.shape, field.in_batch))
         return Batch(size, fields)
@@ -300,6 +301,7 @@ class Replay:
     def gather(self, indices: Indices, batch: Batch, versions: Mapping[str, Indices] | None = None) -> Batch:
         """Fills the batch with transitions, of further fields the given version (the first, where none is given)."""
         versions = versions or {}
+        self._pool("online")  # brings up to date who drove, and where n steps end
         following = self._gather_outcomes(indices, batch)
         previous = indices - ~self._store["first"][indices]
         half = self._fields["proprio"][0][0]
@@ -312,6 +314,7 @@ class Replay:
         batch["next_proprio"][:, half:] = self._store["proprio"][following]
         for name in ("action", "mc_return", "bound"):
             self._take(name, indices, batch[name])
+        np.take(self._operator, indices, out=batch["operator"], mode="clip")
         for name in self.extra:
             self._take_version(name, indices, versions.get(name), batch[name])
             self._take_version(name, following, versions.get(f"next_{name}"), batch[f"next_{name}"])
@@ -320,14 +323,13 @@ class Replay:
     def _gather_outcomes(self, indices: Indices, batch: Batch) -> Indices:
         """Fills reward and mask; returns the frames that the transitions lead to.
 
-        With n steps the reward is the discounted sum of the next n, fewer where the episode ends before, and the mask
-        carries the discount of all steps but one, which the TD target applies itself.
+        With n steps the reward is the discounted sum of the next n, fewer where the episode ends or another hand drives
+        before, and the mask carries the discount of all steps but one, which the TD target applies itself.
         """
         if self._n_step == 1:
             self._take("reward", indices, batch["reward"])
             np.logical_not(self._store["terminated"][indices], out=batch["mask"], casting="unsafe")
             return indices + 1
-        self._pool("online")  # brings the episodes' ends up to date
         steps = np.minimum(self._left[indices], self._n_step)
         total = np.zeros(len(indices), dtype=np.float32)
         for i in range(self._n_step):
@@ -463,15 +465,27 @@ class Replay:
             demonstrations, online = [], []
             for stored in self._episodes.values():
                 rows = np.arange(stored.start, stored.start + stored.length, dtype=np.int64)
-                self._left[rows] = stored.start + stored.length - rows
+                interventions = self._store["intervention"][rows]
+                self._operator[rows] = interventions | stored.demonstration
+                self._left[rows] = transitions_of_one_hand(self._operator[rows])
                 if stored.demonstration:
                     demonstrations.append(rows)
                 else:
                     online.append(rows)
-                    demonstrations.append(rows[self._store["intervention"][rows]])
+                    demonstrations.append(rows[interventions])
             empty = [np.zeros(0, dtype=np.int64)]
             self._pools = {
                 "demonstrations": np.concatenate(demonstrations or empty),
                 "online": np.concatenate(online or empty),
             }
         return self._pools[pool]
+
+
+def transitions_of_one_hand(operator: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """``(T,)``: how many transitions of an episode there are from each one on before policy and operator change places.
+
+    What the other hand earns must not be summed up for this one: a policy that stalls would be paid for the rescue.
+    """
+    ends = np.append(np.flatnonzero(operator[1:] != operator[:-1]) + 1, len(operator))
+    rows = np.arange(len(operator))
+    return (ends[np.searchsorted(ends, rows, side="right")] - rows).astype(np.int32)

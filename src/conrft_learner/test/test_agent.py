@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from conrft_learner.agent import CalConRFT, ConRFT, HilConRFT, Objective, Transitions, worth_imitating
+from conrft_learner.agent import CalConRFT, ConRFT, HilConRFT, Objective, Transitions, share_of_mean_one
 from conrft_learner.critics import States
 from conrft_learner.data_parallel import DataParallel
 from conrft_learner.networks import Networks
@@ -31,13 +31,12 @@ DISCOUNT = 0.9
 BATCH, EMBEDDING = 6, 5
 
 
-def test_only_what_led_to_a_success_by_itself_is_cloned_and_the_weights_have_mean_one() -> None:
-    bounds = torch.tensor([4.0, -1.0, float("-inf"), 2.0])
-    assert worth_imitating(bounds).tolist() == [2.0, 0.0, 0.0, 2.0]
+def test_the_weights_of_what_is_cloned_have_mean_one() -> None:
+    assert share_of_mean_one(torch.tensor([True, False, False, True])).tolist() == [2.0, 0.0, 0.0, 2.0]
 
 
-def test_a_batch_without_successes_clones_nothing() -> None:
-    assert worth_imitating(torch.tensor([-1.0, float("-inf")])).tolist() == [0.0, 0.0]
+def test_a_batch_of_which_nothing_is_cloned_has_no_weight() -> None:
+    assert share_of_mean_one(torch.tensor([False, False])).tolist() == [0.0, 0.0]
 
 
 # The official code's numbers
@@ -95,6 +94,7 @@ def test_the_critics_loss_and_its_gradients_are_the_official_ones() -> None:
         rewards=z["rewards"],
         masks=z["masks"],
         bounds=z["mc_returns"],
+        operator=torch.zeros(rows, dtype=torch.bool),
         next_states=next_states,
     )
     head = ConsistencyHead(HeadConfig(embedding_dim=EMBEDDING, proprio_dim=4, hidden=(8,)))
@@ -131,7 +131,13 @@ def test_the_actors_loss_and_its_gradients_are_the_official_ones() -> None:
     states = States(embedding=torch.zeros(len(noise), 384), proprio=torch.zeros(len(noise), 38))
     nothing = torch.zeros(len(noise))
     batch = Transitions(
-        states=states, actions=z["actions"], rewards=nothing, masks=nothing, bounds=nothing, next_states=states
+        states=states,
+        actions=z["actions"],
+        rewards=nothing,
+        masks=nothing,
+        bounds=nothing,
+        operator=nothing.bool(),
+        next_states=states,
     )
 
     def actor_loss(q_weight: float) -> tuple[Tensor, dict[str, float]]:
@@ -225,13 +231,34 @@ class Plainly:
             gradients = [g * min(1.0, self.preset.max_grad_norm / (norm + 1e-6)) for g in gradients]
         return gradients
 
-    def policy(self, states: States, count: int | None = None) -> Tensor:
+    def policy(self, states: States, count: int | None = None, clip: bool = True) -> Tensor:
         """Actions ``(B, 7)``, or ``(B, count, 7)`` with fresh noise for each: one step from the largest noise level."""
         encoding = self.head.encode(states.embedding, states.proprio)
         noise = self.drawn.pop(0)
         if count is None:
-            return self.head.sample(encoding, noise)
+            return self.head.sample(encoding, noise, clip=clip)
         return torch.stack([self.head.sample(encoding, noise[:, n]) for n in range(count)], dim=1)
+
+    def executed(self, actions: Tensor) -> Tensor:
+        return self.with_gripper(actions, actions[..., 6].sign()) if self.head.config.binary_gripper else actions
+
+    @staticmethod
+    def with_gripper(actions: Tensor, gripper: Tensor | float) -> Tensor:
+        actions = actions.clone()
+        actions[..., 6] = gripper
+        return actions
+
+    @staticmethod
+    def inward(actions: Tensor) -> Tensor:
+        """Clipped, with the gradient of no clipping where a step against it leads back inside."""
+
+        def inside(gradient: Tensor) -> Tensor:
+            after = actions - 1e-9 * gradient
+            return torch.where((actions.abs() > 1) & (after.abs() > actions.abs()), 0.0, gradient)
+
+        passed = actions + (actions.clamp(-1, 1) - actions).detach()
+        passed.register_hook(inside)
+        return passed
 
     def values(self, states: States, actions: Tensor) -> Tensor:
         """``(E, B)`` or, of actions ``(B, N, 7)``, ``(E, B, N)``."""
@@ -244,7 +271,8 @@ class Plainly:
         preset = self.preset
         values = self.values(batch.states, batch.actions)
         with torch.no_grad():
-            next_values = self.target.ensemble(self.target.encode(batch.next_states), self.policy(batch.next_states))
+            following_actions = self.executed(self.policy(batch.next_states))
+            next_values = self.target.ensemble(self.target.encode(batch.next_states), following_actions)
             following = next_values.min(dim=0).values if preset.target_minimum else next_values.mean(dim=0)
             target = batch.rewards + DISCOUNT * batch.masks * following
             if preset.target_return_bound:
@@ -260,7 +288,7 @@ class Plainly:
             uniform = -1 + 2 * self.drawn.pop(0)
             policys = self.policy(states, preset.cql_actions)
             nexts = self.policy(next_states, preset.cql_actions)
-            sampled = torch.cat([uniform, policys, nexts], dim=1)
+            sampled = self.executed(torch.cat([uniform, policys, nexts], dim=1))
         bounded = torch.maximum(self.values(states, sampled), batch.bounds[rows][:, None])
         everything = torch.cat([bounded, values[:, rows, None]], dim=2)
         T = preset.cql_temperature
@@ -271,16 +299,23 @@ class Plainly:
         preset = self.preset
         encoding = self.head.encode(batch.states.embedding, batch.states.proprio)
         t = self.head.levels[self.drawn.pop(0)]
-        denoised = self.head.denoise(encoding, batch.actions + t[:, None] * self.drawn.pop(0), t)
+        denoised = self.head.denoise(encoding, batch.actions + t[:, None] * self.drawn.pop(0), t, clip=False)
+        denoised = self.inward(denoised) if preset.inward_gradients else denoised.clamp(-1, 1)
         weight = t**-2 + (1 / 0.5**2 if preset.bc_weighting == "karras" else 0)
         squares = (denoised - batch.actions) ** 2
         squares[:, -1] *= preset.bc_gripper_weight
         distance = squares.sum(dim=1).sqrt() if preset.bc_distance == "euclidean" else squares.mean(dim=1)
         if preset.bc_successes_only:
-            weight = weight * (batch.bounds > 0) / (batch.bounds > 0).double().mean()
+            cloned = torch.tensor([True, True, True, False, True, False])  # the operator's, and what earned something
+            weight = weight * cloned / (4 / 6)
         loss = objective.bc_weight * (weight * distance).mean()
         if objective.q_weight:
-            values = self.values(batch.states, self.policy(batch.states))
+            actions = self.policy(batch.states, clip=False)
+            actions = self.inward(actions) if preset.inward_gradients else actions.clamp(-1, 1)
+            values = self.values(batch.states, actions)
+            if self.head.config.binary_gripper:
+                shut, wide = (self.values(batch.states, self.with_gripper(actions, end)) for end in (-1.0, 1.0))
+                values = shut * (1 - actions[:, 6]) / 2 + wide * (1 + actions[:, 6]) / 2
             scale = values.detach().abs().mean() if preset.normalise_q else 1.0
             loss = loss - objective.q_weight * values.mean() / scale
         return loss
@@ -301,15 +336,20 @@ def a_batch(seed: int) -> Transitions:
         actions=torch.rand(BATCH, 7, generator=rng).double() * 2 - 1,
         rewards=normal(BATCH),
         masks=torch.tensor([1.0, 1, 0, 1, 0, 1]).double(),
-        bounds=torch.tensor([0.3, -0.2, 0.1, -torch.inf, 0.5, -0.4]).double(),
+        bounds=torch.tensor([0.3, -0.2, 0.1, -torch.inf, 0.5, -torch.inf]).double(),
+        operator=torch.tensor([True, True, False, False, False, False]),
         next_states=states(),
     )
 
 
 def networks_of(preset: Preset) -> Networks:
     """In double precision, the target and the head that acts apart from those they follow."""
-    config = HeadConfig(embedding_dim=EMBEDDING, proprio_latent=4, hidden=(16, 16))
+    config = HeadConfig(
+        embedding_dim=EMBEDDING, proprio_latent=4, hidden=(16, 16), binary_gripper=preset.binary_gripper
+    )
     networks = Networks(preset, config, seed=0)
+    with torch.no_grad():
+        networks.head.denoiser.output.weight *= 3  # so that some actions are clipped
     for module in (networks.head, networks.critic, networks.target, networks.acting):
         module.double()
     with torch.random.fork_rng(), torch.no_grad():
@@ -328,6 +368,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Q normalised, gradients clipped": {"normalise_q": True, "max_grad_norm": 0.05},
     "cloning of successes, gripper": {"bc_successes_only": True, "bc_gripper_weight": 3.0, "bc_weighting": "snr"},
     "the paper's distance": {"bc_distance": "euclidean"},
+    "binary gripper": {"binary_gripper": True},
+    "gradients that lead inside": {"inward_gradients": True},
 }
 
 
@@ -363,9 +405,9 @@ def test_cloning_never_draws_the_smallest_noise_level(monkeypatch: pytest.Monkey
     seen: set[float] = set()
     denoise = head.denoise
 
-    def watched(encoding: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    def watched(encoding: Tensor, x: Tensor, t: Tensor, **options: Any) -> Tensor:
         seen.update(t.tolist())
-        return denoise(encoding, x, t)
+        return denoise(encoding, x, t, **options)
 
     monkeypatch.setattr(head, "denoise", watched)
     for seed in range(20):
@@ -394,7 +436,13 @@ def test_random_actions_leave_a_fixed_gripper_alone() -> None:
     states = States(embedding=torch.randn(BATCH, EMBEDDING), proprio=torch.randn(BATCH, 38))
     zeros = torch.zeros(BATCH)
     batch = Transitions(
-        states=states, actions=torch.zeros(BATCH, 7), rewards=zeros, masks=zeros, bounds=zeros, next_states=states
+        states=states,
+        actions=torch.zeros(BATCH, 7),
+        rewards=zeros,
+        masks=zeros,
+        bounds=zeros,
+        operator=zeros.bool(),
+        next_states=states,
     )
     stage.calibrated_conservative_loss(states.embedding, values, batch)
     _, sampled, _ = critic.asked

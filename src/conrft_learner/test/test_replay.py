@@ -281,6 +281,19 @@ def test_three_steps_bootstrap_where_the_episode_was_cut_off(tmp_path: Path) -> 
     np.testing.assert_array_equal(n_step_batch(tmp_path, cut)["mask"], [0.25, 0.25, 0.25, 0.5, 1.0])
 
 
+def test_three_steps_end_where_policy_and_operator_change_places(tmp_path: Path) -> None:
+    batch = n_step_batch(tmp_path, frames(1, operator=(2, 3)))
+    np.testing.assert_array_equal(batch["next_embedding"][:, 0] - 100, [2, 2, 4, 4, 5])
+    np.testing.assert_array_equal(batch["mask"], [0.5, 1.0, 0.5, 1.0, 0.0])
+    np.testing.assert_array_equal(batch["operator"], [False, False, True, True, False])
+
+
+def test_in_demonstrations_the_operator_drove_all_the_way(tmp_path: Path) -> None:
+    replay = open_replay(tmp_path, capacity=12)
+    replay.add(frames(1, demonstration=True, operator=(2,)))
+    assert replay.gather(np.arange(5), replay.batch(5)).arrays["operator"].all()
+
+
 def test_going_back_gives_an_overwritten_episode_its_place_and_order_again(tmp_path: Path) -> None:
     replay = open_replay(tmp_path, capacity=18)  # three episodes of six frames
     for number in (1, 2, 3):

@@ -11,7 +11,7 @@ import torch
 from conrft_data.config import TaskConfig
 from conrft_data.types import PROPRIOCEPTION_DIM, Float32, Image, Observation, proprioception
 from conrft_policy.backbone import Backbone
-from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig, executable
 from conrft_policy.policy_weights import PolicyWeights, WeightsRefused, unpack
 
 HISTORY = 2
@@ -57,14 +57,6 @@ def head_config(task: TaskConfig, embedding_dim: int, **constants: object) -> He
     """The head that a task needs on a backbone of this width; ``constants`` of HeadConfig other than the paper's."""
     needed = {"fix_gripper": task.action_dim == 6, "proprio_dim": HISTORY * PROPRIOCEPTION_DIM}
     return HeadConfig.model_validate({**constants, **needed, "embedding_dim": embedding_dim})
-
-
-def executable(action: Float32, config: HeadConfig) -> Float32:
-    """The head's action ``(7,)`` as it is commanded: clipped to [-1, 1], a binary gripper at one of its ends."""
-    action = np.clip(action, -1.0, 1.0)
-    if config.binary_gripper and not config.fix_gripper:
-        action[-1] = 1.0 if action[-1] >= 0 else -1.0
-    return action
 
 
 class Actor:
@@ -144,7 +136,7 @@ class Actor:
         action = self._sample(acting.head, embedding, proprio, noise)
         if not np.isfinite(action).all():
             raise CannotAct(f"the action of weights version {acting.version} is not finite")
-        return executable(action, acting.head.config), embedding
+        return executable(torch.from_numpy(action), acting.head.config).numpy(), embedding
 
     def set_weights(self, weights: PolicyWeights) -> None:
         """Acts with these weights from the next step on; raises WeightsRefused, and then keeps those that it has.

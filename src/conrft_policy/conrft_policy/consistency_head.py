@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,39 @@ def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+class _ClampInward(torch.autograd.Function):
+    """See :func:`clamp_inward`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        outward = ((x > 1) & (gradient < 0)) | ((x < -1) & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0)
+
+
+def clamp_inward(x: Tensor) -> Tensor:
+    """``x`` clipped to [-1, 1]; beyond it, descending the gradient leads back inside or nowhere, never farther out.
+
+    A plain clip has no gradient there: an output that has gone too far would never come back.
+    """
+    clipped: Tensor = _ClampInward.apply(x)
+    return clipped
+
+
+def executable(actions: Tensor, config: HeadConfig) -> Tensor:
+    """The head's actions ``(..., 7)`` as they are commanded: within [-1, 1], a binary gripper at one of its ends."""
+    actions = actions.clamp(-1.0, 1.0)
+    if not config.binary_gripper or config.fix_gripper:
+        return actions
+    gripper = actions[..., -1:]
+    return torch.cat([actions[..., :-1], torch.where(gripper >= 0, 1.0, -1.0).to(gripper.dtype)], dim=-1)
 
 
 class ProprioEncoder(nn.Sequential):
@@ -193,17 +226,18 @@ class ConsistencyHead(nn.Module):
             t = t[:, None] if t.dim() == 1 else t
         return self.denoiser(x, t, encoding, clip=self.config.clip_denoised if clip is None else clip)
 
-    def sample(self, encoding: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, encoding: Tensor, noise: Tensor, *, clip: bool | None = None) -> Tensor:
         """One-step sample: ``D(sigma_max * noise, levels[0])``, for acting and for training alike.
 
         Args:
             encoding: ``(B, E)``.
             noise: standard normal ``(B, A)`` or ``(B, n, A)``.
+            clip: see :meth:`denoise`.
 
         Returns:
             Actions ``(B, action_dim)`` or ``(B, n, action_dim)``; a fixed gripper is 0.
         """
-        actions = self.denoise(encoding, self.config.sigma_max * noise, self.levels[:1])
+        actions = self.denoise(encoding, self.config.sigma_max * noise, self.levels[:1], clip=clip)
         return pad(actions, (0, 1)) if self.config.fix_gripper else actions
 
     def trained_part(self, actions: Tensor) -> Tensor:

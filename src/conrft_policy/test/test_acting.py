@@ -11,8 +11,8 @@ import torch
 
 from conrft_data.config import TaskConfig
 from conrft_data.types import Float32, Image, Observation, proprioception
-from conrft_policy.acting import Actor, CannotAct, WeightsChange, executable, head_config
-from conrft_policy.consistency_head import ConsistencyHead, HeadConfig
+from conrft_policy.acting import Actor, CannotAct, WeightsChange, head_config
+from conrft_policy.consistency_head import ConsistencyHead, HeadConfig, executable
 from conrft_policy.policy_weights import WeightsRefused, pack
 
 TASK = TaskConfig.model_validate(
@@ -250,10 +250,10 @@ def test_warming_up_leaves_the_history_alone() -> None:
 def test_a_binary_gripper_is_opened_or_closed_and_nothing_between() -> None:
     config = HeadConfig(embedding_dim=4, binary_gripper=True)
     for wanted, commanded in ((0.2, 1.0), (-0.2, -1.0), (1.7, 1.0)):
-        action = np.array([0.1, -3.0, 0, 0, 0, 0, wanted], dtype=np.float32)
-        np.testing.assert_array_equal(executable(action, config), np.float32([0.1, -1, 0, 0, 0, 0, commanded]))
+        actions = torch.tensor([[0.1, -3.0, 0, 0, 0, 0, wanted]] * 2)
+        assert executable(actions, config).equal(torch.tensor([[0.1, -1, 0, 0, 0, 0, commanded]] * 2))
 
 
 def test_a_continuous_gripper_is_left_as_the_head_says() -> None:
-    action = np.array([0, 0, 0, 0, 0, 0, 0.2], dtype=np.float32)
-    assert executable(action, HeadConfig(embedding_dim=4))[-1] == np.float32(0.2)
+    for config in (HeadConfig(embedding_dim=4), HeadConfig(embedding_dim=4, binary_gripper=True, fix_gripper=True)):
+        assert executable(torch.tensor([0, 0, 0, 0, 0, 0, 0.2]), config)[-1] == 0.2
