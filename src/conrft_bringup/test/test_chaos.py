@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -28,15 +27,6 @@ from conrft_data.types import Phase
 
 CONFIG = Path(__file__).parents[1] / "config"
 TASK, ROBOT = CONFIG / "tasks/pick_banana.yaml", CONFIG / "robots/fr3.yaml"
-
-
-@pytest.fixture(scope="session")
-def workstation_interfaces() -> None:
-    """franka_msgs and the like: the workstation's own, else those that the tests of the Franka adapter use."""
-    sys.path.append(str(CONFIG.parents[1] / "conrft_control/test"))
-    from franka_ros2 import provide_interfaces
-
-    provide_interfaces()
 
 
 def test_the_fuzzer_makes_messages_that_the_middleware_carries_and_the_same_ones_for_the_same_seed() -> None:

@@ -340,11 +340,7 @@ def bench() -> Iterator[Bench]:
     made.end()
 
 
-def test_renamed_topics_controllers_and_words_of_one_robot_are_seen(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(PACKAGE.parent / "conrft_control/test")
-    importlib.import_module("franka_ros2").provide_interfaces()
+def test_renamed_topics_controllers_and_words_of_one_robot_are_seen(bench: Bench, workstation_interfaces: None) -> None:
     kind = importlib.import_module("controller_manager_msgs.srv").ListControllers
     state = importlib.import_module("controller_manager_msgs.msg").ControllerState
 

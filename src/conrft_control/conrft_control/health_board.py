@@ -22,8 +22,13 @@ def node_of(status_name: str) -> tuple[str, str]:
     return namespace.strip("/"), node
 
 
+def _is_name(node: str) -> bool:
+    """Whether ROS allows a node to be called so, and a person can read it."""
+    return node.isascii() and node.isidentifier() and len(node) <= _LONGEST_NAME
+
+
 # A stranger that invents names for itself must not fill the memory.
-_MOST_REPORTS = 256
+_MOST_REPORTS, _LONGEST_NAME = 256, 100
 
 # The board's owner comes round fifty times a second; when it did not for so long, nobody could be heard.
 _DEAF_S = 0.5
@@ -76,11 +81,11 @@ class HealthBoard:
         """One diagnostic status came; ``own``: from a node of this suite, whose name then has its namespace.
 
         ``stopped``: an episode under way cannot go on, so that patience is of no use. Passed over are strangers that
-        are not required, and nodes of another namespace. diagnostic_updater leaves the namespace out, so a stranger's
-        name without one may be that of a required node.
+        are not required, what cannot be a node's name, and nodes of another namespace. diagnostic_updater leaves the
+        namespace out, so a stranger's name without one may be that of a required node.
         """
         namespace, node = node_of(status_name)
-        if node not in self._required and not own:
+        if node not in self._required and not (own and _is_name(node)):
             return
         if namespace != self._namespace and (own or namespace):
             return

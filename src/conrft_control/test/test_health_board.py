@@ -79,6 +79,13 @@ def test_a_stranger_that_invents_names_does_not_fill_the_memory() -> None:
     assert len(board.silent(2.0, required=False)) <= 257
 
 
+def test_what_no_node_can_be_called_is_passed_over() -> None:
+    board = HealthBoard(["observer"], silence_s=5)
+    for name in ("", ": tick", "16UC1", "two words", "x" * 200, "knöten", "learner"):
+        board.put(name, Level.OK, "", 0, own=True)
+    assert board.silent(10, required=False) == ["learner: silent for 10.0 s"]
+
+
 def test_nodes_that_are_not_required_do_not_count_and_a_warning_is_no_error() -> None:
     board = HealthBoard(["observer"], silence_s=5)
     board.put("learner", Level.ERROR, "dead", 0)

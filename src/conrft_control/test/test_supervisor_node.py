@@ -8,6 +8,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import Log
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
@@ -19,6 +20,8 @@ from conrft_data.ticks import EpisodeStatus, Tick
 from conrft_data.types import ActionSource, Command, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, LearnerStatus, Reward
 from conrft_msgs.srv import EndEpisode, RelabelEpisode, ResetScene
+
+ROSOUT = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as the nodes offer it
 
 
 class Supervised:
@@ -218,9 +221,7 @@ def test_a_veto_that_no_recorder_took_in_before_the_end_is_told_with_the_command
     supervised: Supervised,
 ) -> None:
     succeed_and_veto(supervised)
-    log = supervised.graph.listen(Log, "/rosout")
-    supervised.graph.until(lambda: supervised.graph.node.count_publishers("/rosout"))
-    supervised.graph.spin(0.5)
+    log = supervised.graph.listen(Log, "/rosout", ROSOUT)
     supervised.node.stop()
     supervised.graph.until(lambda: any("conrft demos relabel s-demonstration-000001 timeout" in m.msg for m in log))
 

@@ -111,19 +111,16 @@ class Trainer:
         """
         self.preset, self.head_config, self.task, self.seed = preset, head_config, task, seed
         self.backbone_fingerprint = backbone_fingerprint
-        self.run_dir = Path(run_dir)
-        self.report = report
+        self.run_dir, self.report = Path(run_dir), report
         self.discount = task.discount if preset.discount is None else preset.discount
         self.parallel = parallel or DataParallel()
         self._release = self._take_hold()
         self.image_features = self._load_image_features(device)
         self.networks = Networks(preset, head_config, seed, device, cameras=tuple(task.cameras))
-        self.generator = torch.Generator(device=device)
-        self.generator.manual_seed(seed)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         stages = (self.networks, preset, self.discount, self.generator, self.parallel)
-        self.offline_stage = CalConRFT(*stages)
-        self.online_stage = HilConRFT(*stages)
+        self.offline_stage, self.online_stage = CalConRFT(*stages), HilConRFT(*stages)
         self.replay = self._open_replay()
         self.log = FigureLog(self.own_dir, every=preset.log_every, sinks=sinks, report=report)
         self.journal: list[str] = []

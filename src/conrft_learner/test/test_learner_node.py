@@ -211,6 +211,22 @@ def test_who_comes_late_gets_the_newest_weights(
     assert got == [18], "and no older ones before"
 
 
+def test_it_says_again_how_it_stands_with_the_last_episode_of_each_robot(
+    start: Callable[..., subprocess.Popen[str]], listener: Listener, camera_episode: MakeEpisode, tmp_path: Path
+) -> None:
+    write_episode(tmp_path / "demos", camera_episode(1, mode=Mode.DEMONSTRATION))
+    for number, name in ((2, "left-000001"), (3, "left-000002"), (4, "right-000001")):
+        write_episode(tmp_path / "episodes", replace(camera_episode(number), episode_id=name))
+    learner = start()
+    listener.wait(lambda: listener.caught_up_with("right-000001"), learner)
+    listener.wait(lambda: any("waits for episodes" in said for said in listener.diagnostics), learner)
+    said: list[LearnerStatus] = []
+    listener.node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, said.append, 10)  # without the history
+    listener.wait(lambda: len(said) >= 4, learner, timeout_s=30)
+    assert [m.last_episode_id for m in said if m.last_episode_id][-2:] == ["left-000002", "right-000001"]
+    assert not any(m.pending_updates for m in said)
+
+
 FAKE_WANDB = """
 import json, os, pathlib
 

@@ -193,4 +193,4 @@ def test_shipped_tokens_are_those_of_the_text_encoder() -> None:
     from conrft_policy import text_encoder
 
     stored = load_instruction(backbone_folder("octo-nano") / "instructions.safetensors", TASK)
-    np.testing.assert_allclose(text_encoder.encode(stored.entry.instruction), stored.tokens, atol=1e-5)
+    np.testing.assert_allclose(text_encoder.encode(stored.entry.instruction), stored.tokens, atol=1e-4)

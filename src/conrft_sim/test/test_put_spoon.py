@@ -43,6 +43,11 @@ def test_spoon_on_the_towel_and_open_hand_above_is_a_success(simulation: Simulat
     assert simulation.success()
 
 
+def test_a_spoon_pressed_into_the_towel_comes_up_again(simulation: Simulation) -> None:
+    lay(simulation, height=put_spoon.HANDLE_HEIGHT - 0.006, ticks=20)
+    assert simulation.success()
+
+
 def in_the_air(simulation: Simulation) -> None:
     lay(simulation, height=0.15, ticks=0)
     simulation.control_step()

@@ -161,6 +161,7 @@ class LearnerNode(Node):
         self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.LATCHED)
         self._guard = self.create_guard_condition(self._publish_outgoing)
         # Steady time: simulated time stands still while the learner is waited for.
+        self._told: dict[str, LearnerStatus] = {}  # by the session of the last episode, the newest last
         self._measured = (time.monotonic(), self._trainer.updates)
         self._shown = (time.monotonic(), self._trainer.updates)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -209,6 +210,9 @@ class LearnerNode(Node):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
+        session = standing.last_episode_id.rpartition("-")[0]
+        self._told.pop(session, None)
+        self._told[session] = message
         if standing.ingested_episodes and not standing.pending_updates and standing.updates > self._shown[1]:
             self._shown = (time.monotonic(), standing.updates)
             pace, figures = self._worker.pace.updates_per_s, self._trainer.log.latest
@@ -253,6 +257,8 @@ class LearnerNode(Node):
         values |= {name: f"{value:.4g}" for name, value in figures.items()}
         sentence = problem or "; ".join([worker.doing, *warnings])
         self._diagnostics.publish(diagnostic_array(self, level, sentence, values))
+        for message in self._told.values():
+            self._status.publish(message)  # an arm waits for it: it must not be lost, nor hidden by a stranger's
         self._show_offline_progress()
 
     def _show_offline_progress(self) -> None:

@@ -31,6 +31,7 @@ SPOON_MASS = 0.05  # kg
 TOWEL_POSITION = (0.49, -0.12)  # m
 TOWEL_HALF = 0.105  # half a side, m
 TOWEL_THICKNESS = 0.004  # m
+TOWEL_DEPTH = 0.03  # in the table, where nobody sees it, m
 WIDE_DISTANCE = 0.22  # between towel and spoon at least, m
 
 SIDE_CAMERA = (0.94, -0.35, 0.48)  # nearer than usual: the spoon is thin, m
@@ -147,7 +148,8 @@ def _spoon() -> str:
 
 
 def _towel() -> str:
-    half = TOWEL_THICKNESS / 2
+    # As a body it reaches into the table: through one as thin as it looks, a hand could push the spoon.
+    half = (TOWEL_THICKNESS + TOWEL_DEPTH) / 2
     stripe = TOWEL_HALF - 0.02
     stripes = "\n      ".join(
         f'<geom type="box" pos="{side * stripe} 0 {TOWEL_THICKNESS}" size="0.005 {TOWEL_HALF} 0.0004" '
@@ -156,7 +158,7 @@ def _towel() -> str:
     )
     return f"""
     <body name="towel" mocap="true" pos="{TOWEL_POSITION[0]} {TOWEL_POSITION[1]} 0">
-      <geom name="towel" type="box" pos="0 0 {half}" size="{TOWEL_HALF} {TOWEL_HALF} {half}" rgba="0.16 0.36 0.78 1"
-            friction="0.9 0.02 0.001" condim="4" {scene.SURROUNDINGS}/>
+      <geom name="towel" type="box" pos="0 0 {TOWEL_THICKNESS - half}" size="{TOWEL_HALF} {TOWEL_HALF} {half}"
+            rgba="0.16 0.36 0.78 1" friction="0.9 0.02 0.001" condim="4" {scene.SURROUNDINGS}/>
       {stripes}
     </body>"""
