@@ -154,8 +154,8 @@ def _speeds(world: PlayedWorld, *, angular: bool) -> tuple[list[float], list[flo
         speeds.append(float(np.linalg.norm(velocity)))
         if speeds[-1] > _ROUNDING:  # a stop is never delayed
             gains.append(float(np.linalg.norm(velocity - present)) / elapsed_s)
-            last_ns = after.stamp_ns
-        present = velocity
+        # Where the arm turns round it may stand still for one target, which takes its time as any other.
+        present, last_ns = velocity, after.stamp_ns
     return speeds, gains
 
 
