@@ -327,6 +327,18 @@ def test_a_reader_that_goes_away_does_not_disturb_the_processes(tmp_path: Path) 
     assert (tmp_path / "done").exists()
 
 
+def test_what_is_printed_after_the_reader_has_gone_is_no_error() -> None:
+    code = """
+from conrft_bringup.launch_runner.output import LaunchOutput
+LaunchOutput(None).line("node-1", "something", shown=True)
+print("something else", flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+
+
 def test_a_full_disk_ends_the_log_and_no_process(tmp_path: Path) -> None:
     program = script(
         tmp_path,

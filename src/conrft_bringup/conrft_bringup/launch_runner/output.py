@@ -85,7 +85,17 @@ class LaunchOutput:
             self._screen.flush()
         except (BrokenPipeError, OSError):
             # The reader has gone (``conrft up ... | head``, a closed terminal); the nodes must not suffer.
+            if self._screen is sys.stdout:
+                _discard_standard_output()
             self._screen = None
+
+
+def _discard_standard_output() -> None:
+    """Sends what is still in its buffer nowhere: Python would end with code 120, because nobody takes it."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def default_log_file(environment: Mapping[str, str]) -> Path:
