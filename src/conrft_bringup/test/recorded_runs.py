@@ -146,11 +146,14 @@ def write_trial(
                 proposed = action + (0.5 if step == altered else 0.0)
                 put(topics.POLICY_OUTPUT, _proposal(proposed, versions[step] if versions else 1, tick))
             if step != unanswered:
-                held = kind is ActionSource.HOLD
-                command = Command(action=action, source=kind, proposal=action, reason="late" * held)
-                put(topics.ACTION, command_to_msg(command, tick))
+                put(topics.ACTION, _action(action, kind, tick))
         put(topics.EPISODE_STATE, episode_state(Phase.ENDED, outcome, stamp_ns=seen.stamp_ns))
         writer.finish(outcome, len(sources))
+
+
+def _action(action: np.ndarray, kind: ActionSource, tick: Tick) -> object:
+    reason = "late" if kind is ActionSource.HOLD else ""
+    return command_to_msg(Command(action=action, source=kind, proposal=action, reason=reason), tick)
 
 
 def _proposal(action: np.ndarray, version: int, tick: Tick) -> object:

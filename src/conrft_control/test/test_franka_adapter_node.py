@@ -107,6 +107,13 @@ class Workstation:
         message = episode_status_to_msg(self._make_status(phase))
         self.graph.say(topics.EPISODE_STATE, message, topics.LATCHED)
 
+    def begin_grasp(self) -> None:
+        """A goal to close the gripper is under way."""
+        self.start()
+        self.well()
+        self.open_gripper(0.0)
+        self.graph.until(lambda: self.grasp.goals)
+
     def open_gripper(self, opening: float) -> None:
         self.graph.say(COMMAND, Float64MultiArray(data=[opening]), topics.COMMAND)
 
@@ -219,10 +226,7 @@ def test_the_gripper_closes_with_a_grasp_and_opens_with_a_move_each_once(worksta
 
 
 def test_a_new_command_overtakes_the_goal_under_way(workstation: Workstation) -> None:
-    workstation.start()
-    workstation.well()
-    workstation.open_gripper(0.0)
-    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.begin_grasp()
     workstation.open_gripper(1.0)
     workstation.graph.until(lambda: len(workstation.move.goals) == 2)
     assert workstation.grasp.cancelled == 1
@@ -231,10 +235,7 @@ def test_a_new_command_overtakes_the_goal_under_way(workstation: Workstation) ->
 
 
 def test_a_gripper_that_takes_long_keeps_nobody_waiting(workstation: Workstation) -> None:
-    workstation.start()
-    workstation.well()
-    workstation.open_gripper(0.0)
-    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.begin_grasp()
     beats = len(workstation.diagnostics)
     workstation.graph.until(lambda: len(workstation.diagnostics) >= beats + 2)
     assert workstation.diagnostics[-1].status[0].level == b"\x00"
@@ -249,10 +250,7 @@ def test_a_gripper_that_takes_long_keeps_nobody_waiting(workstation: Workstation
     ids=["aborted", "unsuccessful"],
 )
 def test_a_goal_that_fails_is_told(workstation: Workstation, ending: dict[str, Any], told: str) -> None:
-    workstation.start()
-    workstation.well()
-    workstation.open_gripper(0.0)
-    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.begin_grasp()
     workstation.grasp.end(**ending)
     workstation.until_said(b"\x02", told)
 
@@ -275,10 +273,7 @@ def test_a_gripper_that_starts_later_than_the_adapter_gets_the_wish_that_waits_f
 
 
 def test_an_error_of_the_gripper_stands_until_the_operator_has_looked_after_it(workstation: Workstation) -> None:
-    workstation.start()
-    workstation.well()
-    workstation.open_gripper(0.0)
-    workstation.graph.until(lambda: workstation.grasp.goals)
+    workstation.begin_grasp()
     workstation.grasp.end(well=False, success=False, error="libfranka gripper: timed out")
     workstation.until_said(b"\x02", "libfranka gripper: timed out")
     workstation.graph.spin(0.3)

@@ -256,6 +256,20 @@ def test_each_further_take_over_of_an_episode_lasts_longer(simulation: Simulatio
     assert sum(operator.act(scene).active for _ in range(48)) == 30
 
 
+def ticks_driven(simulation: Simulation, operator: ScriptedOperator) -> int:
+    """How long the operator drives in 45 ticks beside a policy that stands still."""
+    driven = 0
+
+    def act(scene: SceneSnapshot) -> np.ndarray:
+        nonlocal driven
+        hand = operator.act(scene)
+        driven += operator.intervening
+        return action_of(hand, scene) if operator.intervening else np.zeros(7)
+
+    run(simulation, act, steps=45)
+    return driven
+
+
 def test_a_take_over_lasts_until_the_distrusted_task_has_advanced_further(simulation: Simulation) -> None:
     def driven(distrust: float) -> int:
         habits = OperatorHabits(speed_low=0.8, speed_high=0.8, pause_probability=0.0, distrust=distrust)
@@ -265,16 +279,7 @@ def test_a_take_over_lasts_until_the_distrusted_task_has_advanced_further(simula
         still = simulation.scene()
         for _ in range(12 + 30):
             operator.act(still)  # a take-over in vain
-        ticks = 0
-
-        def policy(scene: SceneSnapshot) -> np.ndarray:
-            nonlocal ticks
-            hand = operator.act(scene)
-            ticks += operator.intervening
-            return action_of(hand, scene) if operator.intervening else np.zeros(7)
-
-        run(simulation, policy, steps=45)
-        return ticks
+        return ticks_driven(simulation, operator)
 
     assert driven(1.0) > driven(0.0) + 5
 
@@ -283,16 +288,7 @@ def test_a_take_over_ends_when_the_task_has_advanced(simulation: Simulation) -> 
     simulation.reset(4, 0)
     steady = OperatorHabits(speed_low=0.8, speed_high=0.8, noise=0.1, pause_probability=0.0)
     operator = ScriptedOperator("intervene", PLAN, habits=steady)
-    driven = 0
-
-    def policy(scene: SceneSnapshot) -> np.ndarray:
-        nonlocal driven
-        hand = operator.act(scene)
-        driven += operator.intervening
-        return action_of(hand, scene) if operator.intervening else np.zeros(7)
-
-    run(simulation, policy, steps=45)
-    assert operator.habits.min_ticks <= driven < operator.habits.max_ticks
+    assert operator.habits.min_ticks <= ticks_driven(simulation, operator) < operator.habits.max_ticks
 
 
 def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) -> None:
