@@ -22,7 +22,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
@@ -33,7 +33,7 @@ from watched_launch import LaunchWitness, watched_launch
 from conrft_bringup.launch_runner.process_supervisor import ProcessSupervisor
 from conrft_data import topics
 from conrft_data.bags import BagError, list_episodes, read_episode
-from conrft_data.conversion import episode_status_from_msg, stamp_to_ns
+from conrft_data.conversion import episode_status_from_msg, stamp_to_ns, tick_of
 from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import ActionSource, Outcome, Phase
 from conrft_learner.checkpoints import read_newest
@@ -48,6 +48,14 @@ THROUGH_S = 0.5
 HELD_AFTER_S = {"policy": 1.0, "simulator": 1.0, "recorder": 8.0}
 
 
+class Move(NamedTuple):
+    """Two targets in a row that differ, by their ticks' stamps; ``at_s`` after the kill."""
+
+    from_ns: int
+    to_ns: int
+    at_s: float
+
+
 @dataclass
 class Kill:
     """One kill and what followed."""
@@ -58,8 +66,8 @@ class Kill:
     episodes_before: int = 0
     recovered_s: float | None = None
     restarts: int = 0
-    moves_s: dict[int, float] = field(default_factory=dict)  # by the tick's stamp, ns
-    by_hand: set[int] = field(default_factory=set)  # ticks in which the operator drove
+    moves: list[Move] = field(default_factory=list)
+    ticks: dict[int, tuple[int, int]] = field(default_factory=dict)  # by stamp, ns: episode and who drove
     begun_s: list[float] = field(default_factory=list)
     back_s: float = math.inf
     problems: list[str] = field(default_factory=list)
@@ -67,8 +75,12 @@ class Kill:
     @property
     def moved_for_s(self) -> float:
         """When the arm last moved without a hand before the victim was back, s after the kill."""
-        alone = (at for stamp_ns, at in self.moves_s.items() if stamp_ns not in self.by_hand)
-        return max((at for at in alone if at < self.back_s), default=0.0)
+        return max((move.at_s for move in self.moves if move.at_s < self.back_s and self._alone(move)), default=0.0)
+
+    def _alone(self, move: Move) -> bool:
+        """Within one episode and by no hand: between two episodes the simulator puts the arm back."""
+        (before, _), (episode, source) = (self.ticks.get(ns, (-1, -1)) for ns in (move.from_ns, move.to_ns))
+        return before == episode != -1 and source != ActionSource.OPERATOR
 
     @property
     def begun_without_victim(self) -> int:
@@ -105,7 +117,8 @@ class Witness(LaunchWitness):
         self._learned = ("", 1)
         self._begun: set[str] = set()  # since the kill
         self._whole: list[str] = []  # begun and ended since the kill
-        self._place: tuple[float, float, float] | None = None
+        self._tick: tuple[int, tuple[int, int]] | None = None  # the newest
+        self._target: tuple[int, tuple[float, float, float]] | None = None  # the newest, and its tick's stamp
         self._pids: dict[str, int] = {}
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
@@ -158,22 +171,24 @@ class Witness(LaunchWitness):
         kill = self._next
         os.kill(pid, signal.SIGKILL)
         kill.during, kill.episodes_before = self._phase, len(self._ledger.ended)
+        kill.ticks.update([self._tick] if self._tick else [])
         self._ledger.done.append(kill)
         self._kill_at, self._killed_at, self._quiet_since = None, now, now
         self._begun, self._whole = set(), []
 
     def _on_action(self, message: Action) -> None:
-        if message.source == ActionSource.OPERATOR and (kill := self._ledger.last) is not None:
-            kill.by_hand.add(stamp_to_ns(message.header.stamp))
+        tick = tick_of(message)
+        self._tick = tick.stamp_ns, (tick.episode, message.source)
+        if (kill := self._ledger.last) is not None:
+            kill.ticks.update([self._tick])
 
     def _on_target(self, message: PoseStamped) -> None:
         position = message.pose.position
-        place = (position.x, position.y, position.z)
-        moved = self._place is not None and math.dist(place, self._place) > STILL_M
-        self._place = place
+        stamp_ns, place = stamp_to_ns(message.header.stamp), (position.x, position.y, position.z)
+        before, self._target = self._target, (stamp_ns, place)
         kill = self._open_kill()
-        if moved and kill is not None and self._phase.startswith(Phase.RUNNING.name):
-            kill.moves_s[stamp_to_ns(message.header.stamp)] = self._since_kill()
+        if before is not None and kill is not None and math.dist(place, before[1]) > STILL_M:
+            kill.moves.append(Move(before[0], stamp_ns, self._since_kill()))
 
     def _open_kill(self) -> Kill | None:
         """The kill of this launch whose victim is not back yet."""

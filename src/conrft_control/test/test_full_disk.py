@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 
+from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.recorder_node import RecorderNode
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
@@ -26,7 +27,7 @@ class Loop:
     def __init__(self, graph: Any, robot: Any, files: dict[str, str], folder: Path) -> None:
         self.graph, self.robot = graph, robot
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
-        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.LATCHED)
+        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, qos.LATCHED)
         graph.start(RecorderNode, episodes_dir=str(folder), min_free=2)
         self.say(0, 99)
         parameters = {"required_nodes": ["recorder"], "session": "s", "wait_for_learner": False}
@@ -47,11 +48,14 @@ class Loop:
             for topic in ("current_pose", "gripper/joint_states"):
                 self.graph.say(topic, messages[topic])
             self.graph.spin(0.02)
-            status = self.last()
-            return status is not None and (status.phase, status.episode) == (phase, episode)
+            return find() is not None
+
+        def find() -> EpisodeStatus | None:
+            said = [episode_status_from_msg(state) for state in self.states]
+            return next((status for status in said if (status.phase, status.episode) == (phase, episode)), None)
 
         self.graph.until(there)
-        status = self.last()
+        status = find()
         assert status is not None
         return status
 

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
+from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, episode_status_to_msg, ns_to_stamp
@@ -25,7 +26,7 @@ class Supervised:
 
     def __init__(self, graph: Any, robot: Any, files: dict[str, str], **parameters: Any) -> None:
         self.graph, self.robot = graph, robot
-        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.LATCHED)
+        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, qos.LATCHED)
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
         parameters = {"required_nodes": [""], "session": "s", "mode": "demonstration", "tail_steps": 0} | parameters
         self.node = graph.start(SupervisorNode, **files, **parameters)
@@ -189,6 +190,10 @@ def succeed_and_veto(supervised: Supervised) -> None:
     supervised.press(4)
 
 
+def wait_for_open_veto(supervised: Supervised) -> None:
+    supervised.graph.until(lambda: any(f"not taken in the veto of {VETOED[0]}" in said for said in supervised.said()))
+
+
 VETOED = ("s-demonstration-000001", Outcome.TIMEOUT)
 
 
@@ -204,7 +209,7 @@ def test_a_veto_while_no_recorder_is_there_is_told_on_diagnostics_and_to_the_nex
     supervised: Supervised,
 ) -> None:
     succeed_and_veto(supervised)
-    supervised.graph.until(lambda: any(f"not taken in the veto of {VETOED[0]}" in said for said in supervised.said()))
+    wait_for_open_veto(supervised)
     asked = serve_relabel(supervised.graph.node)
     supervised.graph.until(lambda: asked)
     assert asked == [VETOED]
@@ -217,6 +222,7 @@ def test_a_veto_that_no_recorder_took_in_before_the_end_is_told_with_the_command
     supervised: Supervised, capfd: pytest.CaptureFixture[str]
 ) -> None:
     succeed_and_veto(supervised)
+    wait_for_open_veto(supervised)
     capfd.readouterr()
     supervised.node.stop()
     assert "conrft demos relabel s-demonstration-000001 timeout" in capfd.readouterr().err
