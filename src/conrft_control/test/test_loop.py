@@ -145,7 +145,17 @@ class Loop:
             word for key, value in self._parameters[name].items() for word in ("-p", f"{key}:={json.dumps(value)}")
         ]
         command = [sys.executable, "-m", f"conrft_control.nodes.{name}_node", "--ros-args", *arguments]
-        self.processes[name] = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+        self.processes[name] = subprocess.Popen(command, env=environment)
+
+    def exit_code(self, name: str, timeout_s: float) -> int | None:
+        """Of a node that is told to stop; None, and on stderr where each of its threads is, when it does not."""
+        process = self.processes[name]
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            return None
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -250,7 +260,7 @@ def test_every_node_stops_with_code_0_after_two_sigints(
         for process in processes.values():
             process.send_signal(signal.SIGINT)
         time.sleep(pause)
-    assert {name: process.wait(20) for name, process in processes.items()} == dict.fromkeys(NODES, 0)
+    assert {name: loops[0].exit_code(name, 20.0) for name in NODES} == dict.fromkeys(NODES, 0)
     # Six steps are soon over: the signal meets the episode before or after its end.
     assert not any((tmp_path / "episodes").glob(".tmp-*"))
     # One that is stopped before its first observation leaves nothing.
