@@ -124,8 +124,8 @@ class Witness(LaunchWitness):
         self._executor.add_node(node)
         node.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
         node.create_subscription(PoseStamped, "target_pose", self._on_target, topics.TICK)
-        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
-        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
+        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LEARNER_STANDING)
+        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE)
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
@@ -292,7 +292,7 @@ class LastLook(LaunchWitness):
         self._begun = time.monotonic()
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
-        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LATCHED)
+        node.create_subscription(LearnerStatus, topics.LEARNER_STATUS, self._on_learner, topics.LEARNER_STANDING)
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 
-from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.recorder_node import RecorderNode
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
@@ -27,7 +26,7 @@ class Loop:
     def __init__(self, graph: Any, robot: Any, files: dict[str, str], folder: Path) -> None:
         self.graph, self.robot = graph, robot
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
-        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, qos.LATCHED)
+        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.EVERY_STATE)
         graph.start(RecorderNode, episodes_dir=str(folder), min_free=2)
         self.say(0, 99)
         parameters = {"required_nodes": ["recorder"], "session": "s", "wait_for_learner": False}

@@ -18,7 +18,6 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from conrft_control.nodes import quality_of_service as qos
 from conrft_data import topics
 from conrft_data.bags import list_episodes, read_episode
 from conrft_data.conversion import (
@@ -72,7 +71,7 @@ class World:
             Float64MultiArray, "gripper/gripper_position_controller/commands", self._on_gripper, topics.TICK
         )
         node.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK)
-        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE)
         node.create_service(ResetScene, topics.RESET_SCENE, self._on_reset)
         node.create_timer(0.3, self._publish)  # a tick that stays unanswered is sent again
 

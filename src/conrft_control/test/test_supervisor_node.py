@@ -10,7 +10,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_srvs.srv import Trigger
 
-from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.supervisor_node import SupervisorNode
 from conrft_data import topics
 from conrft_data.conversion import command_to_msg, episode_status_from_msg, episode_status_to_msg, ns_to_stamp
@@ -26,7 +25,7 @@ class Supervised:
 
     def __init__(self, graph: Any, robot: Any, files: dict[str, str], **parameters: Any) -> None:
         self.graph, self.robot = graph, robot
-        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, qos.LATCHED)
+        self.states: list[EpisodeState] = graph.listen(EpisodeState, topics.EPISODE_STATE, topics.EVERY_STATE)
         self.diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
         parameters = {"required_nodes": [""], "session": "s", "mode": "demonstration", "tail_steps": 0} | parameters
         self.node = graph.start(SupervisorNode, **files, **parameters)

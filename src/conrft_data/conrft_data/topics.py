@@ -51,6 +51,15 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
+# Who follows an episode's states: one lasts a few hundredths of a second at its shortest, and none may be overwritten
+# before it was read. The publisher is LATCHED, so that a late subscriber gets the present state only.
+EVERY_STATE = QoSProfile(
+    depth=16,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
 # A learner that goes on says within milliseconds how it stands with several episodes, and each supervisor waits for the
 # word about its own: the newest alone would hide it.
 LEARNER_STANDING = QoSProfile(

@@ -96,7 +96,7 @@ class PlayedWorld(Node):
         self._clock = self.create_publisher(Clock, "/clock", 10)
         self.emergency = self.create_publisher(Bool, topics.EMERGENCY_STOP, topics.LATCHED)
         self.create_subscription(PoseStamped, robot.target_pose, self._on_target, topics.TICK)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE)
         self.create_subscription(Observation, topics.OBSERVATION, self._on_observation, topics.TICK)
         self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)

@@ -80,7 +80,7 @@ class PersonJudgeLink:
         executor.add_node(node)
         self._end_client = node.create_client(EndEpisode, topics.END_EPISODE)
         self._start_client = node.create_client(Trigger, topics.START_EPISODE)
-        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._statuses.put, topics.LATCHED)
+        node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._statuses.put, topics.EVERY_STATE)
         try:
             while not self._closed.is_set():
                 executor.spin_once(timeout_sec=0.05)

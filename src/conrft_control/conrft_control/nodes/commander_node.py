@@ -110,7 +110,7 @@ class CommanderNode(Node):
         self.create_subscription(WrenchStamped, robot.wrench, self._on_wrench, topics.SENSOR)
         self.create_subscription(PoseStamped, robot.current_pose, self._on_pose, topics.SENSOR)
         self.create_subscription(JointState, robot.gripper_state, self._on_gripper, topics.SENSOR)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE)
         if settings.deadman_button >= 0:
             self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(settings.lockstep))
         self.create_subscription(Action, topics.ACTION, self._on_action, topics.TICK)

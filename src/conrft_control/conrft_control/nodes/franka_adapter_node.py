@@ -74,7 +74,7 @@ class FrankaAdapterNode(Node):
             kind = franka.interfaces("franka_msgs", "msg").FrankaRobotState
             self._robot = RobotStateWatch(self._settings, kind)
             self.create_subscription(kind, self._settings.robot_state, self._on_robot_state, topics.SENSOR, raw=True)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, qos.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.EVERY_STATE)
         self.create_subscription(Joy, topics.SPACENAV_JOY, self._on_joy, qos.device(lockstep=False))
         # Their answers wait for the robot's; in the node's own group nothing else would run until then.
         waiting = ReentrantCallbackGroup()

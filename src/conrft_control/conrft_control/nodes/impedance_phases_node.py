@@ -21,7 +21,6 @@ from sensor_msgs.msg import JointState
 from conrft_control.gain_schedule import GainSchedule, GainSet
 from conrft_control.health_board import Level
 from conrft_control.impedance_settings import Gains, ImpedanceSettings
-from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare_file, declare_task
 from conrft_control.posture_reset import PostureReset, positions_of
@@ -52,7 +51,7 @@ class ImpedancePhasesNode(Node):
         inputs = [topics.EPISODE_STATE, *([self._settings.joint_states] if self._posture else [])]
         outputs = [self._settings.target_joint] if self._posture else []
         self._health = NodeHealth(self, self._report, inputs=inputs, outputs=outputs)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, qos.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.EVERY_STATE)
         if self._posture is not None:
             self._publisher = self.create_publisher(JointState, self._settings.target_joint, topics.COMMAND)
             self.create_subscription(JointState, self._settings.joint_states, self._on_joints, topics.SENSOR)

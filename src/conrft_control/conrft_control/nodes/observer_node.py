@@ -16,7 +16,6 @@ from sensor_msgs.msg import Image, JointState
 
 from conrft_control.gripper_opening import gripper_opening
 from conrft_control.health_board import HealthBoard, Level
-from conrft_control.nodes import quality_of_service as qos
 from conrft_control.nodes.node_health import NodeHealth
 from conrft_control.nodes.parameters import declare, declare_config, declare_lockstep, declare_robot, declare_task
 from conrft_control.tick_assembly import EpisodeTicks, TickAssembler
@@ -81,7 +80,7 @@ class ObserverNode(Node):
         self._assembler = TickAssembler(self._subscribe())
         self._health = NodeHealth(self, self._report, inputs=[topics.EPISODE_STATE], outputs=[topics.OBSERVATION])
         self._publisher = self.create_publisher(Observation, topics.OBSERVATION, topics.TICK)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE)
         self.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, 100)
         if self._lockstep:
             self.create_timer(_LOCKSTEP_CHECK_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))

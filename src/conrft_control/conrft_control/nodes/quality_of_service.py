@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-# A state lasts a few hundredths of a second at its shortest; none may be overwritten before it was read. Publishers
-# stay at depth 1, so that a late subscriber gets the present state only.
-LATCHED = QoSProfile(depth=16, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
 # A recorder that waits for its turn must lose nothing: 20 s of ticks.
 RECORD = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE)
 

@@ -100,7 +100,7 @@ class RecorderNode(Node):
         # Raw: nothing is unpacked that only goes to the disk.
         for name, kind in _TICK_TYPES.items():
             self.create_subscription(kind, name, partial(self._on_tick, name), qos.RECORD, raw=True)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, qos.LATCHED, raw=True)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_state, topics.EVERY_STATE, raw=True)
         for topic, kind in self._extra:
             self.create_subscription(kind, topic.name, partial(self._on_extra, topic.name), qos.EXTRA, raw=True)
         self.create_service(RelabelEpisode, topics.RELABEL_EPISODE, self._on_relabel)

@@ -158,7 +158,7 @@ class LearnerNode(Node):
         self._weights = self.create_publisher(Weights, topics.WEIGHTS, topics.LATCHED)
         self._status = self.create_publisher(LearnerStatus, topics.LEARNER_STATUS, topics.LEARNER_STANDING)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.EVERY_STATE)
         self._guard = self.create_guard_condition(self._publish_outgoing)
         # Steady time: simulated time stands still while the learner is waited for.
         self._told: dict[str, LearnerStatus] = {}  # by the session of the last episode, the newest last

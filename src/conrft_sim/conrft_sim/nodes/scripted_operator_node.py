@@ -104,7 +104,7 @@ class ScriptedOperatorNode(Node):
         self._twist = self.create_publisher(Twist, topics.SPACENAV_TWIST, topics.TICK)
         self._joy = self.create_publisher(Joy, topics.SPACENAV_JOY, topics.TICK)
         self._diagnostics = self.create_publisher(DiagnosticArray, topics.DIAGNOSTICS, 10)
-        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.LATCHED)
+        self.create_subscription(EpisodeState, topics.EPISODE_STATE, self._on_episode_state, topics.EVERY_STATE)
         self.create_subscription(SceneState, topics.SCENE_STATE, self._on_scene, topics.TICK)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self.create_timer(1.0, self._report, clock=steady)
