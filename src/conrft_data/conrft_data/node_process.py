@@ -122,6 +122,7 @@ class _Stopping:
     requested: bool = False
     wake: Callable[[], None] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while `wake` is called: the node is alive
+    reader: threading.Thread | None = None
 
 
 def _heed_stop_signals() -> _Stopping:
@@ -147,7 +148,8 @@ def _heed_stop_signals() -> _Stopping:
                     if stopping.requested and stopping.wake is not None:
                         stopping.wake()
 
-    threading.Thread(target=wait, name="stop signals", daemon=True).start()
+    stopping.reader = threading.Thread(target=wait, name="stop signals", daemon=True)
+    stopping.reader.start()
     return stopping
 
 
@@ -159,4 +161,8 @@ def _ignore_stop_signals(stopping: _Stopping) -> None:
         signal.signal(number, signal.SIG_IGN)
     sys.unraisablehook = hook
     signal.set_wakeup_fd(-1)
+    stopping.wakeup.shutdown(socket.SHUT_RDWR)  # a forked process may hold it open too
     stopping.wakeup.close()
+    # A thread that is still there while Python ends is stopped by force, wherever it is.
+    if stopping.reader is not None:
+        stopping.reader.join()
