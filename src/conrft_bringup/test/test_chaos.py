@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rclpy.logging import LoggingSeverity, get_logger_effective_level
 from rclpy.serialization import deserialize_message, serialize_message
 
 from conrft_bringup.chaos.fuzz_benchmark import COMMANDS
@@ -37,6 +38,13 @@ def test_the_fuzzer_makes_messages_that_the_middleware_carries_and_the_same_ones
         for left, right in zip(one, other, strict=True):
             assert repr(left) == repr(right)
             deserialize_message(serialize_message(left), type(message))
+
+
+def test_nodes_are_silent_while_they_are_disturbed_and_heard_again_afterwards() -> None:
+    before = get_logger_effective_level("supervisor")
+    with closing(WatchedLoop(TASK, ROBOT)):
+        assert get_logger_effective_level("supervisor") == LoggingSeverity.FATAL
+    assert get_logger_effective_level("supervisor") == before < LoggingSeverity.ERROR
 
 
 def test_wrong_messages_on_every_topic_crash_no_node_and_move_no_arm(

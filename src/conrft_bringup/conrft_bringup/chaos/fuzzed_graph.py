@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 import torch
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
@@ -30,6 +29,7 @@ from visualization_msgs.msg import MarkerArray
 
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
 from conrft_bringup.chaos.message_mix import MessageMix
+from conrft_bringup.chaos.quiet_ros import QuietRos
 from conrft_bringup.chaos.valid_messages import EPISODE, ValidMessages
 from conrft_bringup.visualisation.nodes import visualiser_node as view
 from conrft_control.nodes.commander_node import CommanderNode
@@ -116,7 +116,7 @@ class FuzzedGraph:
         self._mix, self._fuzzer = MessageMix(self.valid, self._random, seed), MessageFuzzer(seed)
         self._last_target: np.ndarray | None = None
         self._commanded = True
-        rclpy.init(args=_arguments(self.task, folder, task_file, robot_file))
+        self._ros = QuietRos(_arguments(self.task, folder, task_file, robot_file))
         self._executor = SingleThreadedExecutor()
         kinds = (SimulatorNode, ObserverNode, InterventionMuxNode, CommanderNode, SupervisorNode, RecorderNode,
                  PolicyNode, RewardNode, ScriptedOperatorNode, ImpedancePhasesNode, EpisodeServerNode, LearnerNode,
@@ -205,7 +205,7 @@ class FuzzedGraph:
         self._executor.shutdown(timeout_sec=0)
         for node in self.nodes:
             node.destroy_node()
-        rclpy.try_shutdown()
+        self._ros.close()
 
     def _subscriptions(self, without: frozenset[str]) -> dict[str, list[tuple[Node, Any]]]:
         """Every node's subscriptions, by topic as the robot's configuration and the suite name it."""
@@ -414,5 +414,4 @@ def _arguments(task: TaskConfig, folder: Path, task_file: Path, robot_file: Path
         "supervisor:action_timeout": 5.0,
         "supervisor:required_nodes": "[observer, intervention_mux, commander, recorder]",
     }
-    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return ["--ros-args", "--log-level", "fatal", *words]
+    return [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from conrft_bringup.chaos.played_world import DEADMAN_BUTTON, PlayedWorld
+from conrft_bringup.chaos.quiet_ros import QuietRos
 from conrft_bringup.chaos.valid_messages import ValidMessages
 from conrft_control.nodes.commander_node import CommanderNode
 from conrft_control.nodes.intervention_mux_node import InterventionMuxNode
@@ -45,7 +45,7 @@ class WatchedLoop:
     ) -> None:
         """``parameters``: beside the usual ones; ``more_nodes``: take part; one of them is the policy."""
         self.task, self.robot = load_config(TaskConfig, task_file), load_config(RobotConfig, robot_file)
-        rclpy.init(args=_arguments({"task_file": task_file, "robot_file": robot_file, **(parameters or {})}))
+        self._ros = QuietRos(_arguments({"task_file": task_file, "robot_file": robot_file, **(parameters or {})}))
         self.world = PlayedWorld(ValidMessages(self.task, self.robot, 0), plays_policy=not more_nodes)
         kinds = (ObserverNode, InterventionMuxNode, CommanderNode, SupervisorNode, *more_nodes)
         self.nodes: dict[str, Node] = {}
@@ -73,7 +73,7 @@ class WatchedLoop:
         self._executor.shutdown(timeout_sec=0)
         for node in [self.world, *self.nodes.values()]:
             node.destroy_node()
-        rclpy.try_shutdown()
+        self._ros.close()
 
     def until(self, condition: Callable[[], bool], problem: str, longest_ns: int = LONGEST_NS) -> None:
         """Lets time go on; raises TimeoutError with ``problem`` when the condition never holds. Empty: returns."""
@@ -154,5 +154,4 @@ def _arguments(more: Mapping[str, object]) -> list[str]:
         "intervention_mux:guard": 600.0,
         **more,
     }
-    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-    return ["--ros-args", "--log-level", "fatal", *words]
+    return [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
