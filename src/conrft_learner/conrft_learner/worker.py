@@ -212,6 +212,7 @@ class LearningWorker:
             return False
         self.doing = "takes an episode in"
         self._intake.take(waiting[0])
+        self.backlog = len(waiting) - 1
         self._on_standing(self.standing())
         return True
 
