@@ -14,6 +14,7 @@ from conrft_bringup.demo.graph_run import graph_environment
 from conrft_bringup.launch_runner.output import LaunchOutput
 from conrft_bringup.launch_runner.process_supervisor import GracePeriods, LaunchResult, ProcessSupervisor
 from conrft_bringup.launch_runner.runner import find_launch_file, run_launch_file
+from conrft_data.node_process import END_TIMEOUT_S, ends_within
 
 
 class LaunchWitness:
@@ -51,8 +52,9 @@ def watched_launch(
         result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=period_s)
     finally:
         output.close()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+        with ends_within(END_TIMEOUT_S):
+            node.destroy_node()
+            rclpy.shutdown(context=context)
     if result.interrupted:
         raise KeyboardInterrupt
     return witness, result

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import rclpy
@@ -21,6 +23,9 @@ from rclpy.signals import SignalHandlerOptions
 HARDWARE_ID = "conrft"
 # Key of a diagnostic value: why an episode under way cannot go on, so that waiting for the node is of no use.
 STOPPED = "stopped"
+
+# Longest time that destroying a node and leaving ROS may take: far more than any node needs, a last checkpoint included.
+END_TIMEOUT_S = 60.0
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,7 +46,7 @@ def run(make_node: Callable[[], Node], name: str, arguments: Sequence[str] | Non
     raised on.
 
     The node is made, served and destroyed in the calling thread, which must be the main one. A method ``stop`` of the
-    node is called before it is destroyed, while ROS still works.
+    node is called before it is destroyed, while ROS still works. Destroying it may take END_TIMEOUT_S.
     """
     stopping = _heed_stop_signals()
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -58,10 +63,26 @@ def run(make_node: Callable[[], Node], name: str, arguments: Sequence[str] | Non
         rclpy.logging.get_logger(name).fatal(str(error))
         return 1
     finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        with ends_within(END_TIMEOUT_S):
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
         _ignore_stop_signals(stopping)
+
+
+@contextmanager
+def ends_within(seconds: float) -> Iterator[None]:
+    """Ends the process with code 1 where the block takes longer, and writes every thread's stack to stderr.
+
+    For destroying nodes: Fast DDS 2.14 may deadlock when an endpoint is destroyed in the moment in which another
+    process's lease runs out, and rclpy keeps Python's lock meanwhile, so that no signal and no thread of Python's gets a
+    word in. This watch is below Python. There is one for a process: the last that began counts.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def described(

@@ -100,6 +100,20 @@ def test_an_idle_node_stops_with_code_0(
     assert (code, output, errors) == (0, "stopped\ndestroyed by MainThread\n", "")
 
 
+def test_a_node_that_cannot_be_destroyed_does_not_keep_its_process(
+    start: Callable[[str], subprocess.Popen[str]],
+) -> None:
+    body = """\
+import ctypes, conrft_data.node_process
+conrft_data.node_process.END_TIMEOUT_S = 0.5
+self.destroy_node = lambda: ctypes.PyDLL(None).sleep(600)  # as a deadlock below rclpy: Python's lock is kept
+self.soon(self.ready)
+"""
+    code, output, errors = finish(start(body), signal.SIGINT, signal.SIGINT)
+    assert (code, output) == (1, "stopped\n")
+    assert "in <lambda>" in errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_may_come_until_the_process_has_gone(
     start: Callable[[str], subprocess.Popen[str]], number: signal.Signals

@@ -27,7 +27,8 @@ class OperatorHabits:
         pause_probability: of starting a pause at a tick; pause_ticks: longest pause.
         stall_ticks: ticks without progress before a take-over; progress: smallest gain, ticks to go, that counts as
             progress.
-        lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over at once.
+        lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over without waiting, after
+            reaction_ticks in which it stays so.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
         distrust: with each further take-over of an episode max_ticks and gain_ticks are so many times longer: a policy
@@ -48,9 +49,10 @@ class OperatorHabits:
     aim_spread: float = 0.003
     pause_probability: float = 0.03
     pause_ticks: int = 3
-    stall_ticks: int = 12
+    stall_ticks: int = 20
     progress: float = 0.7
     lost_ticks: float = 12.0
+    reaction_ticks: int = 3
     max_ticks: int = 30
     min_ticks: int = 8
     gain_ticks: float = 14.0
@@ -127,7 +129,7 @@ class ScriptedOperator:
         self._hand_error = np.zeros(6)
         self._pause = 0
         self._best = math.inf
-        self._stalled = 0
+        self._stalled, self._lost = 0, 0
         self._driving, self._takeovers = 0, 0
         self._start_ticks = 0.0
 
@@ -206,14 +208,14 @@ class ScriptedOperator:
             patience = 1.0 + h.distrust * (self._takeovers - 1)
             advanced = self._start_ticks - to_go >= patience * h.gain_ticks and self._driving >= h.min_ticks
             if advanced or self._driving >= patience * h.max_ticks:
-                self._driving, self._stalled, self._best = 0, 0, to_go
+                self._driving, self._stalled, self._lost, self._best = 0, 0, 0, to_go
                 return OperatorInput()
             self._driving += 1
             return self._drive(scene)
         self._stalled = 0 if to_go < self._best - h.progress else self._stalled + 1
-        lost = to_go > self._best + h.lost_ticks
+        self._lost = self._lost + 1 if to_go > self._best + h.lost_ticks else 0
         self._best = min(self._best, to_go) if self._stalled == 0 else self._best
-        if self._stalled >= h.stall_ticks or lost:
+        if self._stalled >= h.stall_ticks or self._lost >= h.reaction_ticks:
             self._driving, self._start_ticks, self._pause = 1, to_go, 0
             self._takeovers += 1
             return self._drive(scene)

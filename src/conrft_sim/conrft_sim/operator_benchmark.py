@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +28,46 @@ def hand_action(hand: OperatorInput, tcp_pose: NDArray[np.float64]) -> NDArray[n
     return np.array([*np.clip(body, -1.0, 1.0), float(hand.open) - float(hand.close)])
 
 
-def run_episode(simulation: Simulation, operator: ScriptedOperator, seed: int, episode: int) -> tuple[bool, int]:
-    """One demonstration from the start state of (``seed``, ``episode``): success, and the steps it took."""
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """How a demonstration went.
+
+    Attributes:
+        success: whether it reached success within the step limit.
+        length: steps it took.
+        interrupted: whether one who watches it would have taken over before its end.
+    """
+
+    success: bool
+    length: int
+    interrupted: bool = False
+
+
+def run_episode(
+    simulation: Simulation,
+    operator: ScriptedOperator,
+    seed: int,
+    episode: int,
+    watcher: ScriptedOperator | None = None,
+) -> Demonstration:
+    """One demonstration from the start state of (``seed``, ``episode``), perhaps under the eyes of a ``watcher``."""
     task = simulation.task_config
     simulation.reset(seed, episode)
     operator.reset(episode)
+    if watcher is not None:
+        watcher.reset(episode)
     reference = ReferencePose(task.motion_limits())
     reference.start(simulation.tcp_pose)
+    interrupted = False
     for step in range(task.max_steps):
         scene = simulation.scene()
         if scene.success:
-            return True, step
+            return Demonstration(success=True, length=step, interrupted=interrupted)
+        if watcher is not None and not interrupted:
+            watcher.act(scene)
+            interrupted = watcher.intervening
         execute(simulation, reference, hand_action(operator.act(scene), scene.tcp_pose))
-    return simulation.success(), task.max_steps
+    return Demonstration(success=simulation.success(), length=task.max_steps, interrupted=interrupted)
 
 
 def execute(simulation: Simulation, reference: ReferencePose, action: NDArray[np.float64]) -> None:
@@ -53,17 +81,22 @@ def execute(simulation: Simulation, reference: ReferencePose, action: NDArray[np
 def measure(
     task: str, episodes: int, seed: int, perturbation: Perturbation, habits: OperatorHabits | None = None
 ) -> dict[str, float | None]:
-    """Share of episodes that succeed, mean length of those (None without any), and seconds; raises UnknownTask."""
+    """Share of episodes that succeed, mean length of those (None without any), and seconds; raises UnknownTask.
+
+    ``interrupted``: share of the successes in which the same person, watching, would have taken over: needlessly.
+    """
     kind = task_class(task)
     config = kind.default_config()
     operator = ScriptedOperator("demonstrate", kind.plan(config), seed, habits=habits)
+    watcher = ScriptedOperator("intervene", kind.plan(config), seed, habits=habits)
     start = time.perf_counter()
     with Simulation(config, seed, perturbation=perturbation) as simulation:
-        results = [run_episode(simulation, operator, seed, episode) for episode in range(1, episodes + 1)]
-    lengths = [length for success, length in results if success]
+        results = [run_episode(simulation, operator, seed, episode, watcher) for episode in range(1, episodes + 1)]
+    won = [result for result in results if result.success]
     return {
-        "success": len(lengths) / episodes,
-        "mean_length": round(float(np.mean(lengths)), 1) if lengths else None,
+        "success": len(won) / episodes,
+        "mean_length": round(float(np.mean([result.length for result in won])), 1) if won else None,
+        "interrupted": round(float(np.mean([result.interrupted for result in won])), 3) if won else None,
         "episodes": episodes,
         "max_steps": config.max_steps,
         "wall_s": round(time.perf_counter() - start, 1),
@@ -100,7 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _line(task: str, f: dict[str, float | None]) -> str:
     length = "    -" if f["mean_length"] is None else f"{f['mean_length']:5.1f}"
-    return f"{task:<20} success {f['success']:6.1%}   mean length {length} steps   {f['wall_s']:.1f} s"
+    interrupted = "     -" if f["interrupted"] is None else f"{f['interrupted']:6.1%}"
+    return (
+        f"{task:<20} success {f['success']:6.1%}   mean length {length} steps   "
+        f"interrupted needlessly {interrupted}   {f['wall_s']:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_it_is_found_by_its_name_and_done_by_the_operator(config: TaskConfig) ->
     assert NAME in task_names()
     operator = ScriptedOperator("demonstrate", task_class(NAME).plan(config), seed=1)
     with Simulation(config) as simulation:
-        assert all(run_episode(simulation, operator, 1, episode)[0] for episode in range(1, 6))
+        assert all(run_episode(simulation, operator, 1, episode).success for episode in range(1, 6))
 
 
 def test_gymnasium_knows_it(config: TaskConfig) -> None:

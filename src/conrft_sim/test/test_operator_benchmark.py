@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conrft_sim import operator_benchmark
-from conrft_sim.operator_benchmark import main
+from conrft_sim.operator_benchmark import Demonstration, main
 
 
 def strictly(line: str) -> Any:
@@ -33,12 +33,13 @@ def test_one_line_for_each_task_and_all_figures_at_the_end(capsys: pytest.Captur
 def test_without_any_success_there_is_no_mean_length(
     options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(operator_benchmark, "run_episode", lambda *_: (False, 100))
+    monkeypatch.setattr(operator_benchmark, "run_episode", lambda *_: Demonstration(success=False, length=100))
     assert main(["--tasks", "open_toaster", "--episodes", "2", *options]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert len(lines) == (0 if options else 1)
     figures = strictly(last)["open_toaster"]
     assert (figures["success"], figures["mean_length"]) == (0.0, None)
+    assert figures["interrupted"] is None
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,9 @@ def test_the_operator_succeeds_at_the_pace_of_a_person(name: str) -> None:
     with simulated(name) as simulation:
         lengths = []
         for episode in range(1, 5):
-            success, length = run_episode(simulation, operator, 5, episode)
-            assert success, f"episode {episode}"
-            lengths.append(length)
+            shown = run_episode(simulation, operator, 5, episode)
+            assert shown.success, f"episode {episode}"
+            lengths.append(shown.length)
         assert 25 < np.mean(lengths) < 0.8 * simulation.task_config.max_steps
 
 
@@ -160,6 +160,12 @@ def test_without_the_faults_of_a_hand_the_plan_is_quicker(name: str) -> None:
     assert person["success"] == plan["success"] == 1.0
     assert plan["mean_length"] is not None and person["mean_length"] is not None
     assert plan["mean_length"] < 0.8 * person["mean_length"]
+
+
+@every_task
+def test_who_takes_over_would_have_left_the_demonstrations_alone(name: str) -> None:
+    shown = measure(name, 12, 5, Perturbation())
+    assert shown["interrupted"] is not None and shown["interrupted"] < 0.2
 
 
 @every_task

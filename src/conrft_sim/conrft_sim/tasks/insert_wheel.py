@@ -162,7 +162,8 @@ class InsertWheelPlan(GraspPlan):
         if away < 0.015 and wheel[2] - socket[2] < INSERTED_GAP:
             return self._leave(scene)
         if not self.is_held(scene):
-            return self.reach(scene, away + 4 * self.carry + self.retreat)
+            inserting = 8.0 * self.servo.translation_scale  # what it takes beyond the way
+            return self.reach(scene, away + 4 * self.carry + self.retreat + inserting)
         if away < 0.015 and end[2] < -0.001:
             return self._sink(scene, end[2])
         if away < self.near + 0.008 and end[2] < 0.003 and tilt < self.most_tilt:
