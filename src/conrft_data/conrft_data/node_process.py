@@ -24,7 +24,7 @@ HARDWARE_ID = "conrft"
 # Key of a diagnostic value: why an episode under way cannot go on, so that waiting for the node is of no use.
 STOPPED = "stopped"
 
-# Longest time that destroying a node and leaving ROS may take: far more than any node needs, a last checkpoint included.
+# Longest time that destroying a node and leaving ROS may take: more than any node needs, a last checkpoint included.
 END_TIMEOUT_S = 60.0
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -75,8 +75,8 @@ def ends_within(seconds: float) -> Iterator[None]:
     """Ends the process with code 1 where the block takes longer, and writes every thread's stack to stderr.
 
     For destroying nodes: Fast DDS 2.14 may deadlock when an endpoint is destroyed in the moment in which another
-    process's lease runs out, and rclpy keeps Python's lock meanwhile, so that no signal and no thread of Python's gets a
-    word in. This watch is below Python. There is one for a process: the last that began counts.
+    process's lease runs out, and rclpy keeps Python's lock meanwhile, so that neither a signal nor a thread of Python's
+    gets a word in. This watch is below Python. There is one for a process: the last that began counts.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
     try:

@@ -237,10 +237,15 @@ class ConRFT:
         """Values ``(E, B)`` of the policy's actions ``(B, A)``, to be differentiated by them.
 
         A binary gripper is open or closed in every transition: a number g between is worth what either is, open with
-        probability (1 + g) / 2, and not what the critic makes of a gripper that it has never seen.
+        probability (1 + g) / 2, and not what the critic makes of a gripper that it has never seen. No gradient reaches
+        the gripper where the preset leaves it to imitation.
         """
         ensemble, config = self.networks.critic.ensemble, self.networks.head.config
-        if not config.binary_gripper or config.fix_gripper:
+        if config.fix_gripper:
+            return ensemble(features, actions)
+        if not self.preset.q_moves_gripper:
+            actions = torch.cat([actions[:, :-1], actions[:, -1:].detach()], dim=1)
+        if not config.binary_gripper:
             return ensemble(features, actions)
         arm, gripper = actions[:, :-1], actions[:, -1]
         ends = [torch.cat([arm, torch.full_like(arm[:, :1], end)], dim=1) for end in (-1.0, 1.0)]

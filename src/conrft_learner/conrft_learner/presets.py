@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from conrft_data.config import Config, TaskConfig
 from conrft_data.types import ACTION_DIM, PROPRIOCEPTION_DIM
+from conrft_learner.transitions import TakeOverRules
 from conrft_policy.consistency_head import Activation, HeadConfig
 
 
@@ -45,6 +46,9 @@ class Preset(Config):
         default=False,
         description="where an action is clipped, a gradient passes that leads back inside; official code: none does, "
         "and a saturated action stays",
+    )
+    q_moves_gripper: bool = Field(
+        default=True, description="the gripper follows Q as the arm does; else it learns from imitation alone"
     )
     scale_inputs: bool = Field(
         default=False, description="standardise embedding and proprioception by the demonstrations' mean and spread"
@@ -117,6 +121,11 @@ class Preset(Config):
         default=False, description="the TD target may not fall below the Monte-Carlo return"
     )
     drop_rescued_returns: bool = Field(default=True, description="a return earned by a later take-over bounds nothing")
+    takeover_is_terminal: bool = Field(
+        default=False,
+        description="no value follows the policy's last action before a take-over: what the operator earns is not "
+        "its own",
+    )
     cql_actions: int = Field(
         default=10, ge=1, le=100, description="random, policy's and next policy's actions for each state, each so many"
     )
@@ -201,6 +210,11 @@ class Preset(Config):
     def offline_updates(self) -> int:
         """Length of the offline stage."""
         return self.offline_bc_steps + self.offline_critic_steps + self.offline_steps
+
+    @property
+    def takeover_rules(self) -> TakeOverRules:
+        """What a take-over means for the actions before it."""
+        return TakeOverRules(drop_rescued=self.drop_rescued_returns, terminal=self.takeover_is_terminal)
 
     def head_config(self, task: TaskConfig, embedding_dim: int) -> HeadConfig:
         """Sizes of the head for a task and a backbone with embeddings of width ``embedding_dim``."""

@@ -234,7 +234,7 @@ class Trainer:
             interventions,
             self.task.reward,
             self.discount,
-            drop_rescued=self.preset.drop_rescued_returns,
+            self.preset.takeover_rules,
         )
 
     def offline(
@@ -415,7 +415,7 @@ class Trainer:
             raise EpisodeRefused(f"episode {episode.episode_id} has no embeddings of this run's backbone")
         try:
             frames = frames_from_episode(
-                episode, embeddings, self.task.reward, self.discount, drop_rescued=self.preset.drop_rescued_returns
+                episode, embeddings, self.task.reward, self.discount, self.preset.takeover_rules
             )
             features = self.image_features.encode_episode(episode) if self.image_features else None
             self.replay.add(frames, features)

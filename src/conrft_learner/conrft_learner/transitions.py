@@ -21,7 +21,7 @@ class Labels:
 
     Attributes:
         rewards: ``(T,)``.
-        terminated: ``(T,)``, true where success ended the episode.
+        terminated: ``(T,)``, true where no value follows: success ended the episode, or a take-over the policy's part.
         returns: ``(T,)`` Monte-Carlo returns.
         bounds: ``(T,)`` the same where they bound the value from below, -inf where a later take-over earned them.
     """
@@ -59,23 +59,39 @@ class EpisodeFrames:
         return len(self.actions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TakeOverRules:
+    """What a take-over means for the actions before it.
+
+    Attributes:
+        drop_rescued: a return that a later take-over earned is no bound of the value.
+        terminal: the policy's last action before a take-over leads nowhere, as if the episode had ended in failure
+            there (compare RLIF, arXiv 2311.12996): what the operator earns then is not the policy's.
+    """
+
+    drop_rescued: bool
+    terminal: bool
+
+
 def labels(
-    length: int, success: bool, interventions: Bool, reward: RewardConfig, discount: float, *, drop_rescued: bool
+    length: int, success: bool, interventions: Bool, reward: RewardConfig, discount: float, rules: TakeOverRules
 ) -> Labels:
     """Labels of an episode of ``length`` transitions that ended in success or was cut off."""
     rewards = np.full(length, reward.step, dtype=np.float32)
     terminated = np.zeros(length, dtype=np.bool_)
     if success and length:
         rewards[-1], terminated[-1] = reward.success, True
+    if rules.terminal:
+        terminated[:-1] |= interventions[1:] & ~interventions[:-1]
     returns = monte_carlo_returns(rewards, terminated, discount, step_reward=reward.step)
     bounds = returns.copy()
-    if drop_rescued:
+    if rules.drop_rescued:
         bounds[before_takeover(interventions)] = -np.inf
     return Labels(rewards=rewards, terminated=terminated, returns=returns, bounds=bounds)
 
 
 def frames_from_episode(
-    episode: Episode, embeddings: Float32, reward: RewardConfig, discount: float, *, drop_rescued: bool
+    episode: Episode, embeddings: Float32, reward: RewardConfig, discount: float, rules: TakeOverRules
 ) -> EpisodeFrames:
     """Arrays of an episode; raises ValueError when it holds no transition or the embeddings do not fit.
 
@@ -84,7 +100,7 @@ def frames_from_episode(
         embeddings: ``(T+1, D)``, of the learner's own backbone.
         reward: the task's rewards.
         discount: gamma of the Monte-Carlo returns.
-        drop_rescued: a return that a later take-over earned is no bound.
+        rules: what a take-over means for the actions before it.
     """
     if len(episode) == 0:
         raise ValueError(f"episode {episode.episode_id} has no transition")
@@ -103,7 +119,5 @@ def frames_from_episode(
         proprio=proprio,
         actions=actions,
         interventions=interventions,
-        labels=labels(
-            len(episode), episode.outcome is Outcome.SUCCESS, interventions, reward, discount, drop_rescued=drop_rescued
-        ),
+        labels=labels(len(episode), episode.outcome is Outcome.SUCCESS, interventions, reward, discount, rules),
     )

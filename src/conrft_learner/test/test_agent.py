@@ -313,6 +313,9 @@ class Plainly:
             actions = self.policy(batch.states, clip=False)
             actions = self.inward(actions) if preset.inward_gradients else actions.clamp(-1, 1)
             values = self.values(batch.states, actions)
+            if not preset.q_moves_gripper:
+                actions = torch.cat([actions[:, :6], actions[:, 6:].detach()], dim=1)
+                values = self.values(batch.states, actions)
             if self.head.config.binary_gripper:
                 shut, wide = (self.values(batch.states, self.with_gripper(actions, end)) for end in (-1.0, 1.0))
                 values = shut * (1 - actions[:, 6]) / 2 + wide * (1 + actions[:, 6]) / 2
@@ -370,6 +373,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "the paper's distance": {"bc_distance": "euclidean"},
     "binary gripper": {"binary_gripper": True},
     "gradients that lead inside": {"inward_gradients": True},
+    "gripper by imitation alone": {"q_moves_gripper": False},
+    "binary gripper by imitation alone": {"q_moves_gripper": False, "binary_gripper": True},
 }
 
 

@@ -27,8 +27,8 @@ class OperatorHabits:
         pause_probability: of starting a pause at a tick; pause_ticks: longest pause.
         stall_ticks: ticks without progress before a take-over; progress: smallest gain, ticks to go, that counts as
             progress.
-        lost_ticks: a rise of the ticks to go above the best so far at which the operator takes over without waiting, after
-            reaction_ticks in which it stays so.
+        lost_ticks: a rise of the ticks to go above the best so far at which the operator does not wait so long, but
+            takes over when it has stood so for reaction_ticks.
         max_ticks, min_ticks: longest and shortest take-over, ticks.
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
         distrust: with each further take-over of an episode max_ticks and gain_ticks are so many times longer: a policy
