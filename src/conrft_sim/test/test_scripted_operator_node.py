@@ -16,6 +16,7 @@ from conrft_data.ticks import EpisodeStatus
 from conrft_data.types import MESSAGE_VERSION, Mode, Outcome, Phase
 from conrft_msgs.msg import EpisodeState, SceneState
 from conrft_sim.nodes.scripted_operator_node import ScriptedOperatorNode
+from conrft_sim.operator import OperatorHabits
 from conrft_sim.scene_message import scene_from_msg, scene_to_msg
 from conrft_sim.scene_snapshot import SceneSnapshot
 
@@ -154,9 +155,10 @@ def test_success_button_in_demonstrations(rest: Rest) -> None:
 
 def test_in_training_the_operator_watches_first(rest: Rest) -> None:
     rest.supervise(Phase.RUNNING, Mode.TRAINING)
-    answers = [rest.answer(scene(tick))[0].any() for tick in range(1, 15)]
-    assert not any(answers[:12])
-    assert answers[12]
+    patience = OperatorHabits().stall_ticks
+    answers = [rest.answer(scene(tick))[0].any() for tick in range(1, patience + 3)]
+    assert not any(answers[:patience])
+    assert answers[patience]
 
 
 def test_in_evaluation_the_judge_only_presses_success(rest: Rest) -> None:
