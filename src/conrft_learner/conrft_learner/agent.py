@@ -241,11 +241,9 @@ class ConRFT:
         the gripper where the preset leaves it to imitation.
         """
         ensemble, config = self.networks.critic.ensemble, self.networks.head.config
-        if config.fix_gripper:
-            return ensemble(features, actions)
         if not self.preset.q_moves_gripper:
             actions = torch.cat([actions[:, :-1], actions[:, -1:].detach()], dim=1)
-        if not config.binary_gripper:
+        if not config.binary_gripper or config.fix_gripper:
             return ensemble(features, actions)
         arm, gripper = actions[:, :-1], actions[:, -1]
         ends = [torch.cat([arm, torch.full_like(arm[:, :1], end)], dim=1) for end in (-1.0, 1.0)]

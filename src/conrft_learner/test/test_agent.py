@@ -312,10 +312,9 @@ class Plainly:
         if objective.q_weight:
             actions = self.policy(batch.states, clip=False)
             actions = self.inward(actions) if preset.inward_gradients else actions.clamp(-1, 1)
-            values = self.values(batch.states, actions)
             if not preset.q_moves_gripper:
                 actions = torch.cat([actions[:, :6], actions[:, 6:].detach()], dim=1)
-                values = self.values(batch.states, actions)
+            values = self.values(batch.states, actions)
             if self.head.config.binary_gripper:
                 shut, wide = (self.values(batch.states, self.with_gripper(actions, end)) for end in (-1.0, 1.0))
                 values = shut * (1 - actions[:, 6]) / 2 + wide * (1 + actions[:, 6]) / 2

@@ -162,8 +162,9 @@ class InsertWheelPlan(GraspPlan):
         if away < 0.015 and wheel[2] - socket[2] < INSERTED_GAP:
             return self._leave(scene)
         if not self.is_held(scene):
-            inserting = 8.0 * self.servo.translation_scale  # what it takes beyond the way
-            return self.reach(scene, away + 4 * self.carry + self.retreat + inserting)
+            # Ticks of feeling for the socket, which _carry counts as well: a grasp must not look like a step back.
+            feeling = 8.0 * self.servo.translation_scale
+            return self.reach(scene, away + 4 * self.carry + self.retreat + feeling)
         if away < 0.015 and end[2] < -0.001:
             return self._sink(scene, end[2])
         if away < self.near + 0.008 and end[2] < 0.003 and tilt < self.most_tilt:
