@@ -176,14 +176,28 @@ def _heed_stop_signals() -> _Stopping:
 
 def _ignore_stop_signals(stopping: _Stopping) -> None:
     """Ends the thread. While Python ends it takes its handlers away, and one more signal would kill the process."""
-    # Of one that came just before, Python says aloud that it was "ignored due to race condition": it was not needed.
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    _say_nothing_of_ignored_signals()
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    sys.unraisablehook = hook
     signal.set_wakeup_fd(-1)
     stopping.wakeup.shutdown(socket.SHUT_RDWR)  # a forked process may hold it open too
     stopping.wakeup.close()
     # A thread that is still there while Python ends is stopped by force, wherever it is.
     if stopping.reader is not None:
         stopping.reader.join()
+
+
+def _say_nothing_of_ignored_signals() -> None:
+    """For the rest of the process: a signal that came just before it was ignored was not needed.
+
+    Python reports it as an OSError that nobody can catch, whenever the main thread next looks for signals: the C handler
+    may have run in another thread, which does not make the main one look.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, OSError) and str(error).endswith("ignored due to race condition")):
+            report(unraisable)
+
+    sys.unraisablehook = hook

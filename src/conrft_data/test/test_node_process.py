@@ -127,6 +127,32 @@ def test_signals_may_come_until_the_process_has_gone(
     assert process.returncode == 0
 
 
+def test_a_signal_that_another_thread_took_just_before_it_was_ignored_is_not_reported(
+    start: Callable[[str], subprocess.Popen[str]],
+) -> None:
+    body = """\
+import ctypes
+libc = ctypes.CDLL(None)
+libc.signal.restype, libc.signal.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+address = libc.signal(signal.SIGTERM, None)
+libc.signal(signal.SIGTERM, address)
+c_handler, set_wakeup_fd = ctypes.CFUNCTYPE(None, ctypes.c_int)(address), signal.set_wakeup_fd
+
+def after_ignoring(fd):  # as a C handler that began before, in a thread that the kernel let wait
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    thread = threading.Thread(target=c_handler, args=[signal.SIGTERM])
+    thread.start()
+    thread.join()
+    print("handled", flush=True)
+    return set_wakeup_fd(fd)
+
+signal.set_wakeup_fd = after_ignoring
+self.soon(self.ready)
+"""
+    code, output, errors = finish(start(body), signal.SIGTERM)
+    assert (code, output, errors) == (0, "stopped\ndestroyed by MainThread\nhandled\n", "")
+
+
 def test_a_callback_under_way_at_the_signal_finds_ros_still_up(start: Callable[[str], subprocess.Popen[str]]) -> None:
     code, output, errors = finish(start("self.soon(self.work)"), signal.SIGINT, signal.SIGINT)
     assert (code, errors) == (0, "")
