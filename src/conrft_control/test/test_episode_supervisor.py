@@ -217,11 +217,23 @@ def test_in_evaluation_the_reward_node_has_no_say() -> None:
     assert session.ended() == (Outcome.SUCCESS, 1)
 
 
-def test_in_training_the_success_button_has_no_say() -> None:
+def test_where_the_reward_node_alone_calls_successes_the_button_has_no_say() -> None:
     session = Session().run()
     session.act(0)
     session.press_success(0)
     assert session.last.phase is Phase.RUNNING
+
+
+def test_a_success_is_called_by_the_reward_node_or_by_the_button() -> None:
+    session = Session(operator_ends=True).run()
+    session.act(0, 1)
+    session.judge(1, success=False)
+    session.press_success(1)
+    assert session.ended() == (Outcome.SUCCESS, 1)
+    session = Session(operator_ends=True).run()
+    session.act(0, 1)
+    session.judge(1, success=True)
+    assert session.ended() == (Outcome.SUCCESS, 1)
 
 
 def test_a_press_ends_the_episode_at_the_tick_of_its_stamp_whichever_message_comes_first() -> None:

@@ -146,6 +146,19 @@ def test_the_success_button_ends_a_demonstration(supervised: Supervised) -> None
     assert (status.outcome, status.final_step) == (Outcome.SUCCESS, 3)
 
 
+def test_in_training_the_success_button_calls_what_the_reward_node_has_not_seen(
+    graph: Any, robot: Any, files: dict[str, str]
+) -> None:
+    alone = {"policy_expected": False, "reward_expected": False, "wait_for_learner": False}
+    supervised = Supervised(graph, robot, files, mode="training", **alone)
+    supervised.reach(Phase.RUNNING)
+    supervised.act(0)
+    supervised.press(2)
+    supervised.act(1)
+    status = supervised.reach(Phase.ENDED)
+    assert (status.outcome, status.final_step) == (Outcome.SUCCESS, 1)
+
+
 def test_the_abort_button_and_the_service_abort(supervised: Supervised) -> None:
     supervised.reach(Phase.RUNNING)
     supervised.act(0)

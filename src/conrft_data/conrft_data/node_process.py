@@ -190,8 +190,8 @@ def _ignore_stop_signals(stopping: _Stopping) -> None:
 def _say_nothing_of_ignored_signals() -> None:
     """For the rest of the process: a signal that came just before it was ignored was not needed.
 
-    Python reports it as an OSError that nobody can catch, whenever the main thread next looks for signals: the C handler
-    may have run in another thread, which does not make the main one look.
+    Python reports it as an OSError that nobody can catch, whenever the main thread next looks for signals: the C
+    handler may have run in another thread, which does not make the main one look.
     """
     report = sys.unraisablehook
 

@@ -33,6 +33,7 @@ class OperatorHabits:
         gain_ticks: the operator lets go after min_ticks when the task has advanced by so many ticks to go.
         distrust: with each further take-over of an episode max_ticks and gain_ticks are so many times longer: a policy
             that has spoilt it again gets it back later.
+        call_ticks: ticks that a success has stood before the operator calls it, because nobody else has.
         negative_episodes: the first so many demonstrations are to fail; they show the reward classifier what no success
             looks like. The hand gives up, looks about for look_about_ticks and aborts: by turns before it has touched
             anything, and when the task is nearly done. A success by mistake is called one.
@@ -57,6 +58,7 @@ class OperatorHabits:
     min_ticks: int = 8
     gain_ticks: float = 14.0
     distrust: float = 1.0
+    call_ticks: int = 15
     hold_buttons: bool = True
     negative_episodes: int = 0
     look_about_ticks: int = 38
@@ -129,7 +131,7 @@ class ScriptedOperator:
         self._hand_error = np.zeros(6)
         self._pause = 0
         self._best = math.inf
-        self._stalled, self._lost = 0, 0
+        self._stalled, self._lost, self._stood = 0, 0, 0
         self._driving, self._takeovers = 0, 0
         self._start_ticks = 0.0
 
@@ -199,11 +201,12 @@ class ScriptedOperator:
         return np.concatenate([at_most_one(towards), np.zeros(3)])
 
     def _watch(self, scene: SceneSnapshot) -> OperatorInput:
-        """Takes over when the task stalls or is thrown back, lets go when it advances again."""
+        """Takes over when the task stalls or is thrown back, lets go when it advances again, calls a missed success."""
         h, to_go = self.habits, self._plan.step(scene).ticks_to_go
+        self._stood = self._stood + 1 if scene.success else 0
         if scene.success:
             self._driving = 0
-            return OperatorInput()
+            return OperatorInput(success=self._stood > h.call_ticks)
         if self._driving:
             patience = 1.0 + h.distrust * (self._takeovers - 1)
             advanced = self._start_ticks - to_go >= patience * h.gain_ticks and self._driving >= h.min_ticks

@@ -313,6 +313,17 @@ def test_operator_rescues_a_policy_that_never_lets_go(simulation: Simulation) ->
     assert 0 < driven <= 30
 
 
+def test_operator_calls_a_success_that_nobody_else_has_called_for_fifteen_ticks(simulation: Simulation) -> None:
+    simulation.reset(5, 0)
+    operator = ScriptedOperator("intervene", PLAN)
+    begin = simulation.scene()
+    assert run(simulation, ideal)[0]
+    done = simulation.scene()
+    hands = [operator.act(scene) for scene in [done] * 15 + [begin] + [done] * 16]
+    assert [hand.success for hand in hands] == [False] * 31 + [True]
+    assert not any(hand.active for hand in hands)
+
+
 def test_the_judge_never_moves_and_presses_only_at_success(simulation: Simulation) -> None:
     simulation.reset(5, 0)
     judge = ScriptedOperator("judge", PLAN)

@@ -152,8 +152,8 @@ class SupervisorNode(Node):
         return Mode[name.upper()]
 
     def _declare_ends(self, mode: Mode) -> list[str]:
-        """Who calls an episode a success: in training the reward node, elsewhere a person or the simulator's judge."""
-        default = ["reward"] if mode is Mode.TRAINING else ["operator"]
+        """Who calls an episode a success: a person or the simulator's judge, and in training the reward node too."""
+        default = ["reward", "operator"] if mode is Mode.TRAINING else ["operator"]
         about = "who calls an episode a success"
         ends: list[str] = declare(self, "success_from", default, about, constraints="reward, operator, or both")
         if not ends or set(ends) - {"reward", "operator"}:
