@@ -3,7 +3,8 @@
 python bench/compare_presets.py --presets stable paper official_code --seeds 1 2 3 --out presets.json
 python bench/compare_presets.py --tasks all --backbones random octo-nano --episodes 0 --seeds 1 2 --out pretraining.json
 
-The backbone ``random`` is octo-nano with weights that have learned nothing.
+The backbone ``random`` is octo-nano with weights that have learned nothing; ``poses`` tells the true poses of hand and
+objects in the place of an embedding (true_poses.py).
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from in_process import Rollout
 from safetensors.torch import save_file
+from true_poses import TruePoses
 
 from conrft_data.config import TaskConfig, load_config
-from conrft_data.types import Episode, Mode, Outcome
+from conrft_data.types import Episode, Float32, Mode, Outcome
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
 from conrft_policy.acting import Actor
@@ -42,14 +44,21 @@ class Experiment:
     """One preset with one seed."""
 
     def __init__(
-        self, preset: Preset, seed: int, task: TaskConfig, backbone: Backbone, folder: Path, simulation: Simulation
+        self,
+        preset: Preset,
+        seed: int,
+        task: TaskConfig,
+        backbone: Backbone | TruePoses,
+        folder: Path,
+        simulation: Simulation,
     ) -> None:
         torch.manual_seed(seed)
         self.preset, self.seed, self.task, self.backbone = preset, seed, task, backbone
         head = preset.head_config(task, backbone.embedding_dim)
         self.trainer = Trainer(preset, head, backbone.fingerprint, task, seed, folder)
-        self.rollout = Rollout(task, simulation, seed)
-        self.actor = Actor(backbone, None, task, seed)
+        sees = backbone.stream() if isinstance(backbone, TruePoses) else None
+        self.rollout = Rollout(task, simulation, seed, sees)
+        self.actor = Actor(cast(Backbone, backbone), None, task, seed)
         self.began = time.monotonic()
 
     def run(self, demonstrations: int, episodes: int, every: int, trials: int) -> dict[str, Any]:
@@ -78,13 +87,18 @@ class Experiment:
             number += 1
             episode = self.rollout.run(Mode.DEMONSTRATION, number, None)
             if episode.outcome is Outcome.SUCCESS:
-                frames = episode.observations
-                embeddings = self.backbone.encode_episode(
-                    {name: np.stack([o.images[name] for o in frames]) for name in self.task.cameras}
-                )
-                self.trainer.ingest(episode, embeddings)
+                self.trainer.ingest(episode, self._embedded(episode))
                 lengths.append(len(episode))
         return lengths
+
+    def _embedded(self, episode: Episode) -> Float32:
+        if isinstance(self.backbone, TruePoses):
+            assert episode.embeddings is not None
+            return episode.embeddings
+        frames = episode.observations
+        return self.backbone.encode_episode(
+            {name: np.stack([o.images[name] for o in frames]) for name in self.task.cameras}
+        )
 
     def _practise(self, number: int, take_overs: list[int]) -> None:
         self.actor.set_weights(self.trainer.acting_weights())
@@ -120,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--presets", nargs="+", default=["stable"], help="names, or paths of YAML files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--tasks", nargs="+", default=["pick_banana"], help="names, or all (default: pick_banana)")
-    parser.add_argument("--backbones", nargs="+", default=["octo-nano"], help="names, folders, or random")
+    parser.add_argument("--backbones", nargs="+", default=["octo-nano"], help="names, folders, random or poses")
     parser.add_argument("--demonstrations", type=int, help="(default: as many as the task asks for)")
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--every", type=int, default=20, help="episodes between evaluations")
@@ -151,7 +165,11 @@ def _compare(
     results: list[dict[str, Any]],
 ) -> None:
     """All seeds of one combination; everything so far is written after each."""
-    loaded = load_backbone(untrained(folder) if backbone == "random" else backbone, task.instruction)
+    loaded: Backbone | TruePoses
+    if backbone == "poses":
+        loaded = TruePoses(simulation)
+    else:
+        loaded = load_backbone(untrained(folder) if backbone == "random" else backbone, task.instruction)
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as run:
             experiment = Experiment(preset, seed, task, loaded, Path(run), simulation)

@@ -16,6 +16,7 @@ from conrft_data.reference_pose import ReferencePose
 from conrft_data.ticks import Tick
 from conrft_data.types import ActionSource, Command, Episode, Mode, Observation, Outcome
 from conrft_policy.acting import Actor, CannotAct
+from conrft_policy.backbone import EmbeddingStream
 from conrft_sim.operator import ScriptedOperator
 from conrft_sim.scene_snapshot import SceneSnapshot
 from conrft_sim.simulation import Simulation
@@ -32,11 +33,13 @@ class Rollout:
         task: what is practised.
         simulation: of that task.
         seed: of start states, operator and mux.
+        stream: embeds the frames of demonstrations as they come; none: they have no embeddings.
     """
 
     task: TaskConfig
     simulation: Simulation
     seed: int
+    stream: EmbeddingStream | None = None
 
     def __post_init__(self) -> None:
         self.reference = ReferencePose(self.task.motion_limits())
@@ -63,6 +66,8 @@ class Rollout:
             if actor is not None:
                 proposal, embedding = self._propose(actor, observation)
                 embeddings.append(embedding)
+            elif self.stream is not None:
+                embeddings.append(self.stream.step(observation.images))
             command = self._decide(mux, operator, scene, observation, proposal)
             commands.append(command)
             if scene.success:
