@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from true_poses import TruePoses
 
 from conrft_data.config import TaskConfig, load_config
-from conrft_data.types import Episode, Float32, Mode, Outcome
+from conrft_data.types import Episode, Mode, Outcome
 from conrft_learner.presets import Preset
 from conrft_learner.trainer import Trainer
 from conrft_policy.acting import Actor
@@ -53,11 +53,10 @@ class Experiment:
         simulation: Simulation,
     ) -> None:
         torch.manual_seed(seed)
-        self.preset, self.seed, self.task, self.backbone = preset, seed, task, backbone
+        self.preset, self.seed, self.task = preset, seed, task
         head = preset.head_config(task, backbone.embedding_dim)
         self.trainer = Trainer(preset, head, backbone.fingerprint, task, seed, folder)
-        sees = backbone.stream() if isinstance(backbone, TruePoses) else None
-        self.rollout = Rollout(task, simulation, seed, sees)
+        self.rollout = Rollout(task, simulation, seed, backbone.stream())
         self.actor = Actor(cast(Backbone, backbone), None, task, seed)
         self.began = time.monotonic()
 
@@ -87,18 +86,9 @@ class Experiment:
             number += 1
             episode = self.rollout.run(Mode.DEMONSTRATION, number, None)
             if episode.outcome is Outcome.SUCCESS:
-                self.trainer.ingest(episode, self._embedded(episode))
+                self.trainer.ingest(episode, episode.embeddings)
                 lengths.append(len(episode))
         return lengths
-
-    def _embedded(self, episode: Episode) -> Float32:
-        if isinstance(self.backbone, TruePoses):
-            assert episode.embeddings is not None
-            return episode.embeddings
-        frames = episode.observations
-        return self.backbone.encode_episode(
-            {name: np.stack([o.images[name] for o in frames]) for name in self.task.cameras}
-        )
 
     def _practise(self, number: int, take_overs: list[int]) -> None:
         self.actor.set_weights(self.trainer.acting_weights())

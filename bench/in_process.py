@@ -33,13 +33,13 @@ class Rollout:
         task: what is practised.
         simulation: of that task.
         seed: of start states, operator and mux.
-        stream: embeds the frames of demonstrations as they come; none: they have no embeddings.
+        stream: embeds the frames of demonstrations as they come.
     """
 
     task: TaskConfig
     simulation: Simulation
     seed: int
-    stream: EmbeddingStream | None = None
+    stream: EmbeddingStream
 
     def __post_init__(self) -> None:
         self.reference = ReferencePose(self.task.motion_limits())
@@ -53,6 +53,7 @@ class Rollout:
         operator.reset(number)
         mux = InterventionMux(MuxSettings(policy_expected=actor is not None, lockstep=True))
         self.reference.start(sim.tcp_pose)
+        self.stream.reset()
         reset_pose = sim.tcp_pose
         observations: list[Observation] = []
         commands: list[Command] = []
@@ -66,7 +67,7 @@ class Rollout:
             if actor is not None:
                 proposal, embedding = self._propose(actor, observation)
                 embeddings.append(embedding)
-            elif self.stream is not None:
+            else:
                 embeddings.append(self.stream.step(observation.images))
             command = self._decide(mux, operator, scene, observation, proposal)
             commands.append(command)
@@ -85,7 +86,7 @@ class Rollout:
             observations=observations,
             commands=commands,
             tail=tail,
-            embeddings=np.stack(embeddings) if embeddings else None,
+            embeddings=np.stack(embeddings),
         )
 
     def _observe(self, number: int, step: int, reset_pose: np.ndarray) -> Observation:
