@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,13 @@ class EpisodeFigures:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def load_figures(file: Path) -> list[EpisodeFigures]:
+    """The episodes of a list that a report wrote; none where it wrote none."""
+    if not file.is_file():
+        return []
+    return [EpisodeFigures(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def finished_trials(folder: Path) -> list[EpisodeInfo]:

@@ -64,7 +64,7 @@ def _trial(folder: Path) -> None:
 
 
 def _train(run: Run) -> None:
-    record(run.folder.episodes, 1, outcome=Outcome.SUCCESS, sources="ppoo")
+    record(run.folder.episodes, run.settings.episodes, outcome=Outcome.SUCCESS, sources="ppoo")
     _policy(run.folder.learner)
 
 

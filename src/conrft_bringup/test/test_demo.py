@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,16 @@ from launch_files import add_package, write
 from recorded_runs import make_run, record
 
 from conrft_bringup.command import main
-from conrft_bringup.demo import graph_run, stages
+from conrft_bringup.demo import graph_run, run_folder, stages
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.graph_run import StageFailed, Watch, graph_environment, resumed, run_graph
 from conrft_bringup.demo.pipeline import run_demo
 from conrft_bringup.demo.progress_line import ProgressLine
-from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError
-from conrft_bringup.demo.stages import STAGES, Run, Stage
+from conrft_bringup.demo.run_folder import DemoSettings, RunFolder, RunFolderError, write_json
+from conrft_bringup.demo.stages import STAGES, Run, Stage, train_online
+from conrft_bringup.episode_figures import EpisodeFigures
 from conrft_bringup.evaluation.trial_series import TrialSeries
+from conrft_bringup.report.run_report import read_figures, report
 from conrft_data.bags import relabel
 from conrft_data.types import Outcome
 
@@ -213,6 +217,51 @@ def test_a_run_is_taken_up_again_only_with_its_own_settings(tmp_path: Path) -> N
     RunFolder(tmp_path / "run").begin(DemoSettings(seed=1))
     with pytest.raises(RunFolderError, match=r"other settings \(seed 1, not 2\)"):
         RunFolder(tmp_path / "run").begin(DemoSettings(seed=2))
+
+
+@pytest.mark.parametrize("killed_at", ["", "rename", "write_json", "write_yaml"])
+def test_a_run_practises_on_and_what_was_dropped_still_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    folder = make_run(tmp_path, episodes=2)
+    for stage in STAGES:
+        folder.finish(stage.name, 1.0)
+    report(folder, plots=False)
+    before = read_figures(folder)
+    folder.drop_recordings()
+    folder.drop_recordings()
+    assert not folder.episodes.exists() and read_figures(folder) == before
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if killed_at:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path if killed_at == "rename" else run_folder, killed_at, killed)
+            folder.begin(DemoSettings(episodes=4))
+    folder.begin(DemoSettings(episodes=4))
+    after = read_figures(folder)
+    assert (after.demonstrations, after.offline, after.training) == (
+        *(before.demonstrations, before.offline, before.training),
+    )
+    assert before.online and not after.online, "those trials were of the policy before"
+    assert {"training", "evaluation_online"}.isdisjoint(folder.finished())
+    assert sum(folder.finished().values()) == len(STAGES), "the time before is not forgotten"
+
+
+def test_the_online_stage_asks_only_for_the_episodes_that_are_missing(
+    run: Run, line: ProgressLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+    monkeypatch.setattr(stages, "run_graph", lambda _name, arguments, *_: asked.update(arguments))
+    dropped = [EpisodeFigures(episode_id=f"train-{n:06d}", number=n, success=True, length=9) for n in (1, 2, 4)]
+    write_json(run.folder.dropped / "training.json", [figures.as_dict() for figures in dropped])
+    record(run.folder.episodes, 5, outcome=Outcome.SUCCESS, sources="pp")
+    train_online(replace(run, settings=DemoSettings(episodes=6)), line)
+    assert (asked["episodes"], asked["first_episode"]) == ("2", "6")
+    shutil.rmtree(run.folder.episodes)
+    train_online(replace(run, settings=DemoSettings(episodes=6)), line)
+    assert (asked["episodes"], asked["first_episode"]) == ("3", "5")
 
 
 def test_the_configuration_says_what_the_run_was_made_with(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_the_json_says_what_each_seed_came_to(folder: SuiteFolder) -> None:
         "operator_share_first": 0.1,
         "operator_share_last": 0.0,
     }
+    assert banana["online_episodes"] == [20, 20]
     assert banana["online_robot_min"] == pytest.approx(1000 * 0.1 / 60, abs=1e-4)
 
 
@@ -321,6 +322,39 @@ def test_a_suite_that_is_killed_in_the_middle_goes_on_there(tmp_path: Path) -> N
     assert content["tasks"]["pick_banana"]["hil-conrft"]["successes"] == 2
     assert content == json.loads((tmp_path / "suite.json").read_text())
     assert "| Pick Banana | 2 |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_suite_whose_recordings_are_gone_practises_on_when_asked_for_more_episodes(tmp_path: Path) -> None:
+    words, run = ("--seeds", "1", "--drop-recordings"), tmp_path / "pick_banana/seed1"
+    for episodes in ("1", "2"):
+        process = suite_process(tmp_path, *words, "--episodes", episodes)
+        output, _ = process.communicate(timeout=100)
+        assert process.returncode == 0
+    names = [stage.name for stage in METHODS["hil-conrft"]]
+    again = ["training", "evaluation_online"]
+    assert (tmp_path / "begun.txt").read_text().split() == [f"pick_banana/1/{name}" for name in [*names, *again]]
+    assert [row["number"] for row in json.loads((run / "figures/training.json").read_text())] == [1, 2]
+    figures = json.loads(output)["tasks"]["pick_banana"]
+    assert [figures[method]["trials"] for method in METHODS] == [1, 1], (
+        "offline trials are kept, online ones are the last"
+    )
+    assert (run / "evaluation_after_1/evaluation.json").is_file() and (run / "evaluation/evaluation.json").is_file()
+    assert not list(run.glob("**/*.mcap"))
+    assert set(RunFolder(run).finished()) == {*names, *(f"{name}_after_1" for name in again)}
+
+
+def test_only_practice_can_be_prolonged(tmp_path: Path, folder: SuiteFolder) -> None:
+    folder.finish("a", 1, drop_recordings=False)
+    assert folder.done("a", 1)
+    folder.begin(SuiteSettings(episodes=90))
+    assert not folder.done("a", 1)
+    for settings in (SuiteSettings(), SuiteSettings(episodes=120, trials=5)):
+        with pytest.raises(RunFolderError, match="episodes 90, not"):
+            folder.begin(settings)
+    imitation = SuiteFolder(tmp_path / "imitation")
+    imitation.begin(SuiteSettings(method="cal-conrft"))
+    with pytest.raises(RunFolderError, match="episodes 60, not 90"):
+        imitation.begin(SuiteSettings(method="cal-conrft", episodes=90))
 
 
 def test_the_suite_is_a_benchmark() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, episode_number
@@ -18,11 +19,13 @@ class EpisodeCount:
     Args:
         folder: of the bags; it need not exist yet.
         with_take_overs: also count take-overs, for which the recorded actions are read.
+        dropped: trials whose bags were deleted; they count all the same.
     """
 
-    def __init__(self, folder: Path, *, with_take_overs: bool = False) -> None:
+    def __init__(self, folder: Path, *, with_take_overs: bool = False, dropped: Sequence[EpisodeFigures] = ()) -> None:
         self._folder = folder
         self._with_take_overs = with_take_overs
+        self._dropped = {figures.episode_id: figures for figures in dropped}
         self._labelled: dict[str, int] = {}  # when each bag's label was written, as it was read
         self._seen: dict[str, EpisodeFigures | None] = {}
 
@@ -41,7 +44,8 @@ class EpisodeCount:
     @property
     def trials(self) -> list[EpisodeFigures]:
         """Episodes that ended by success or at the step limit, by their numbers."""
-        found = [figures for figures in self._seen.values() if figures is not None]
+        episodes = {**self._dropped, **self._seen}
+        found = [figures for figures in episodes.values() if figures is not None]
         return sorted(found, key=lambda figures: figures.number)
 
     @property

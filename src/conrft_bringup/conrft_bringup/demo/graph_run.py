@@ -17,7 +17,7 @@ from domain_coordinator import domain_id
 
 from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.progress_line import ProgressLine
-from conrft_bringup.episode_figures import episode_number, last_episode_number
+from conrft_bringup.episode_figures import EpisodeFigures, episode_number, last_episode_number
 from conrft_bringup.evaluation.trial_series import TrialSeries, simulated_trials
 from conrft_bringup.launch_runner.errors import LaunchError
 from conrft_bringup.launch_runner.output import LaunchOutput
@@ -154,12 +154,13 @@ def unused_session(base: str, folder: Path, first: int) -> str:
     raise AssertionError  # counting never ends
 
 
-def resumed(folder: Path) -> dict[str, str]:
-    """Launch arguments with which a graph goes on with the episodes of ``folder``.
+def resumed(folder: Path, dropped: Sequence[EpisodeFigures] = ()) -> dict[str, str]:
+    """Launch arguments with which a graph goes on with the episodes of ``folder``, after those whose bags were dropped.
 
     A node that dies and comes back costs one episode, not the whole stage.
     """
-    return {"first_episode": str(last_episode_number(folder) + 1), "after_fault": "continue"}
+    last = max([last_episode_number(folder), *(figures.number for figures in dropped)])
+    return {"first_episode": str(last + 1), "after_fault": "continue"}
 
 
 def run_command(words: Sequence[str], log: Path, line: ProgressLine, *, state: Callable[[], str] = lambda: "") -> None:

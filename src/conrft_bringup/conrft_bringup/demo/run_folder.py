@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,22 @@ class RunFolder:
         self.learner = self.root / "learner"
         self.episodes = self.root / "episodes"
         self.online_trials = self.root / "evaluation_online"
+        self.evaluation = self.root / "evaluation"
         self.figures = self.root / "figures"
+        self.dropped = self.root / "dropped"
         self.logs = self.root / "logs"
         self._stages = self.root / "stages.json"
 
     def begin(self, settings: DemoSettings) -> None:
-        """Makes the folder, or takes an earlier run of the same settings up again; raises RunFolderError."""
+        """Makes the folder, or takes an earlier run of the same settings up again; raises RunFolderError.
+
+        A run may be given more online episodes than it had: it practises on from where it was.
+        """
         if self.config.is_file():
             found = self.settings()
-            if found != settings:
+            if settings.episodes > found.episodes and settings == replace(found, episodes=settings.episodes):
+                self._practise_on(found.episodes, settings)
+            elif found != settings:
                 raise RunFolderError(f"{self.root} holds a run with other settings ({_difference(found, settings)})")
             return
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -87,6 +95,28 @@ class RunFolder:
     def finish(self, stage: str, wall_s: float) -> None:
         """Notes that a stage is done."""
         write_json(self._stages, {**self.finished(), stage: round(wall_s, 1)})
+
+    def drop_recordings(self) -> None:
+        """Deletes the bags of a reported run; their figures, kept in ``dropped``, count as if the bags were there."""
+        for name, bags in (
+            ("demonstrations", self.demonstrations),
+            ("offline", self.offline_trials),
+            ("training", self.episodes),
+            ("online", self.online_trials),
+        ):
+            figures = self.figures / f"{name}.json"
+            if figures.is_file():
+                write_json(self.dropped / figures.name, json.loads(figures.read_text(encoding="utf-8")))
+            shutil.rmtree(bags, ignore_errors=True)
+
+    def _practise_on(self, before: int, settings: DemoSettings) -> None:
+        """Reopens the online stage. What was said of its policy is put aside under names with ``_after_BEFORE``."""
+        for path in (self.online_trials, self.evaluation, self.dropped / "online.json"):
+            if path.exists():
+                path.rename(path.with_name(f"{path.stem}_after_{before}{path.suffix}"))
+        reopened = {name: f"{name}_after_{before}" for name in ("training", "evaluation_online")}
+        write_json(self._stages, {reopened.get(name, name): wall_s for name, wall_s in self.finished().items()})
+        write_yaml(self.config, asdict(settings))  # last: a kill before this comes here again
 
 
 def write_json(path: Path, content: Any) -> None:

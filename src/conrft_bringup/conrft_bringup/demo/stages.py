@@ -12,6 +12,7 @@ from conrft_bringup.demo.episode_count import EpisodeCount
 from conrft_bringup.demo.graph_run import StageFailed, Watch, resumed, run_command, run_graph, run_trials
 from conrft_bringup.demo.progress_line import ProgressLine
 from conrft_bringup.demo.run_folder import DemoSettings, RunFolder
+from conrft_bringup.episode_figures import load_figures
 from conrft_bringup.evaluation.trial_recording import SCENE_TOPIC
 from conrft_bringup.learner_figures import METRICS, read_records
 from conrft_bringup.trials import describe_outcomes
@@ -109,7 +110,8 @@ def evaluate_offline(run: Run, line: ProgressLine) -> str:
 
 def train_online(run: Run, line: ProgressLine) -> str:
     """The online stage (HIL-ConRFT) with the operator's interventions."""
-    count = EpisodeCount(run.folder.episodes, with_take_overs=True)
+    dropped = load_figures(run.folder.dropped / "training.json")
+    count = EpisodeCount(run.folder.episodes, with_take_overs=True, dropped=dropped)
     count.refresh()
     wanted = run.settings.episodes
     deadline = None if run.ends_at is None else max(run.ends_at - _RESERVED, time.monotonic())
@@ -126,7 +128,7 @@ def train_online(run: Run, line: ProgressLine) -> str:
             "learner_checkpoint": str(run.folder.offline),
             "classifier": str(run.folder.classifier),
             "task": run.settings.task,
-            **resumed(run.folder.episodes),
+            **resumed(run.folder.episodes, dropped),
         }
         run_graph("train", arguments, run.log("training"), line, Watch(count, wanted, deadline=deadline))
     return count.describe(wanted, only_successes=False)

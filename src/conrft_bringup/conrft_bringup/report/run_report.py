@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conrft_bringup.demo.run_folder import RunFolder, write_json
-from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials
+from conrft_bringup.episode_figures import EpisodeFigures, episode_figures, finished_trials, load_figures
 from conrft_bringup.evaluation.trial_series import simulated_trials
 from conrft_bringup.result_table import result_table
 from conrft_bringup.trials import TrialsSummary, summarise
@@ -35,14 +35,15 @@ class RunFigures:
 
 
 def read_figures(folder: RunFolder) -> RunFigures:
-    """Reads the bags of a run; a stage that has not run yet has none."""
+    """Reads the bags of a run, and what is kept of those that were dropped; a stage that has not run yet has none."""
     trials = folder.settings().trials
-    return RunFigures(
-        demonstrations=_figures(finished_trials(folder.demonstrations)),
-        offline=_figures(_counted(folder.offline_trials, trials)),
-        training=_figures(finished_trials(folder.episodes)),
-        online=_figures(_counted(folder.online_trials, trials)),
-    )
+    bags = {
+        "demonstrations": finished_trials(folder.demonstrations),
+        "offline": _counted(folder.offline_trials, trials),
+        "training": finished_trials(folder.episodes),
+        "online": _counted(folder.online_trials, trials),
+    }
+    return RunFigures(**{name: _figures(infos, folder.dropped / f"{name}.json") for name, infos in bags.items()})
 
 
 def report(folder: RunFolder, *, plots: bool = True) -> str:
@@ -78,5 +79,7 @@ def _counted(folder: Path, trials: int) -> list[EpisodeInfo]:
     return [trial.info for trial in simulated_trials(folder, trials).counted]
 
 
-def _figures(episodes: list[EpisodeInfo]) -> list[EpisodeFigures]:
-    return [episode_figures(info) for info in episodes]
+def _figures(bags: list[EpisodeInfo], dropped: Path) -> list[EpisodeFigures]:
+    there = {info.episode_id for info in bags}
+    kept = [figures for figures in load_figures(dropped) if figures.episode_id not in there]
+    return [*kept, *(episode_figures(info) for info in bags)]

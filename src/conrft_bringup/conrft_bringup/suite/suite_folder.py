@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,7 +33,7 @@ class SuiteSettings:
         method: name in METHODS.
         preset, backbone: of every run.
         demonstrations: of every task; None: as many as the task asks for.
-        episodes: of online training.
+        episodes: of online training; more may be asked for later, and every run practises on.
         trials: of each evaluation.
     """
 
@@ -52,37 +53,52 @@ class SuiteFolder:
         self.table = self.root / "table.md"
         self.results = self.root / "suite.json"
         self._config = self.root / "suite.yaml"
+        self._episodes = 0
 
     def begin(self, settings: SuiteSettings) -> None:
-        """Makes the folder, or takes a suite of the same settings up again; raises RunFolderError."""
+        """Makes the folder, or takes a suite of the same settings up again; raises RunFolderError.
+
+        Only of online episodes there may be more than before.
+        """
+        self._episodes = settings.episodes
         if not self._config.is_file():
             self.root.mkdir(parents=True, exist_ok=True)
             write_yaml(self._config, asdict(settings))
             return
         before, now = yaml.safe_load(self._config.read_text(encoding="utf-8")) or {}, asdict(settings)
-        if changed := [f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]]:
-            raise RunFolderError(f"{self.root} holds a suite with other settings ({', '.join(changed)})")
+        changed = {key: f"{key} {before.get(key)}, not {now[key]}" for key in now if before.get(key) != now[key]}
+        practises_on = settings.method == "hil-conrft" and settings.episodes > before.get("episodes", 0)
+        if changed.keys() == {"episodes"} and practises_on:
+            write_yaml(self._config, now)
+        elif changed:
+            raise RunFolderError(f"{self.root} holds a suite with other settings ({', '.join(changed.values())})")
 
     def run(self, task: str, seed: int) -> RunFolder:
         """The run of a task with a seed."""
         return RunFolder(self.root / task / f"seed{seed}")
 
     def done(self, task: str, seed: int) -> bool:
-        """Whether everything of this run is written."""
-        return self._marker(task, seed).is_file()
+        """Whether everything of this run is written, with as many online episodes as the suite asks for."""
+        marker = self._marker(task, seed)
+        return marker.is_file() and self._read(marker).get("episodes", self._episodes) >= self._episodes
 
     def finish(self, task: str, seed: int, *, drop_recordings: bool) -> None:
         """Notes that a run is done; ``drop_recordings`` frees the room of its episodes, whose figures are kept."""
-        write_json(self._marker(task, seed), {"recordings": "dropped" if drop_recordings else "kept"})
+        recordings = "dropped" if drop_recordings else "kept"
+        write_json(self._marker(task, seed), {"recordings": recordings, "episodes": self._episodes})
         self.tidy(task, seed)
+
+    def reopen(self, task: str, seed: int) -> None:
+        """Takes back that a run is done, where it was, for it is to practise on."""
+        marker = self._marker(task, seed)
+        if marker.is_file():
+            self.tidy(task, seed)
+            marker.unlink()
 
     def tidy(self, task: str, seed: int) -> None:
         """Deletes the recordings of a done run if they were to be dropped: a kill may have come between."""
-        if json.loads(self._marker(task, seed).read_text(encoding="utf-8"))["recordings"] != "dropped":
-            return
-        folder = self.run(task, seed)
-        for recordings in (folder.demonstrations, folder.episodes, folder.offline_trials, folder.online_trials):
-            shutil.rmtree(recordings, ignore_errors=True)
+        if self._read(self._marker(task, seed))["recordings"] == "dropped":
+            self.run(task, seed).drop_recordings()
 
     def finished(self) -> list[tuple[str, int]]:
         """Task and seed of every run that is done, whoever asked for it."""
@@ -112,6 +128,11 @@ class SuiteFolder:
             f"{runs} runs record about {runs * RUN_BYTES / 1e9:.0f} GB, {free / 1e9:.0f} GB are free in {self.root}; "
             "--drop-recordings deletes the episodes of each run once its figures are written"
         )
+
+    @staticmethod
+    def _read(marker: Path) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        return content
 
     def _marker(self, task: str, seed: int) -> Path:
         return self.run(task, seed).root / "done.json"

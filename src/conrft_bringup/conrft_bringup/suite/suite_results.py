@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from conrft_bringup.demo.run_folder import RunFolder
-from conrft_bringup.episode_figures import EpisodeFigures
+from conrft_bringup.episode_figures import EpisodeFigures, load_figures
 from conrft_bringup.suite.suite_folder import SuiteFolder
 from conrft_bringup.trials import mean_success_length, wilson_interval
 
@@ -100,6 +99,7 @@ class TaskResult:
         content: dict[str, Any] = {
             "seeds": [seed.seed for seed in self.seeds],
             "demonstrator_length": _mean(self.demonstrator_lengths),
+            "online_episodes": [len(seed.training) for seed in self.seeds],
             "online_robot_min": _mean(self.training_min),
             "wall_s": [seed.wall_s for seed in self.seeds],
             "interventions": self.interventions(),
@@ -142,15 +142,11 @@ def paper_figures(share: Path) -> dict[str, Any]:
 
 
 def _read(run: RunFolder, seed: int) -> SeedResult:
-    stages = {name: _episodes(run.figures / f"{name}.json") for name in _STAGES}
+    stages = {name: load_figures(run.figures / f"{name}.json") for name in _STAGES}
     return SeedResult(seed=seed, wall_s=round(sum(run.finished().values()), 1), **stages)
 
 
 _STAGES = ("demonstrations", "offline", "training", "online")
-
-
-def _episodes(file: Path) -> list[EpisodeFigures]:
-    return [EpisodeFigures(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def _rate(episodes: list[EpisodeFigures]) -> float:

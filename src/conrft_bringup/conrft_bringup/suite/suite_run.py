@@ -47,6 +47,7 @@ def run_suite(
                     print(f"== {name}: done before")
                     folder.tidy(task, seed)
                     continue
+                folder.reopen(task, seed)
                 print(f"== {name}", flush=True)
                 try:
                     (run_one or _run_one)(folder, settings, share, task, seed)
@@ -96,4 +97,4 @@ def _write_evaluation(run: Run, task: TaskConfig, *, online: bool) -> None:
         trials=run.settings.trials,
     )
     classifier = load_classifier(run.folder.classifier, task)
-    write_result(run.folder.root / "evaluation", trials, settings, task, classifier=classifier, films="failures")
+    write_result(run.folder.evaluation, trials, settings, task, classifier=classifier, films="failures")
