@@ -335,9 +335,7 @@ def test_a_suite_whose_recordings_are_gone_practises_on_when_asked_for_more_epis
     assert (tmp_path / "begun.txt").read_text().split() == [f"pick_banana/1/{name}" for name in [*names, *again]]
     assert [row["number"] for row in json.loads((run / "figures/training.json").read_text())] == [1, 2]
     figures = json.loads(output)["tasks"]["pick_banana"]
-    assert [figures[method]["trials"] for method in METHODS] == [1, 1], (
-        "offline trials are kept, online ones are the last"
-    )
+    assert [figures[method]["trials"] for method in METHODS] == [1, 1], "online only the last"
     assert (run / "evaluation_after_1/evaluation.json").is_file() and (run / "evaluation/evaluation.json").is_file()
     assert not list(run.glob("**/*.mcap"))
     assert set(RunFolder(run).finished()) == {*names, *(f"{name}_after_1" for name in again)}
