@@ -202,8 +202,6 @@ class Witness(LaunchWitness):
         until = time.monotonic() + 0.05
         while (left := until - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
-        if supervisor.result.reason:  # the launch is being ended
-            return
         died = list(supervisor.result.deaths.elements())
         if self._now is not None and len(died) > self._deaths:
             self._now.died += died[self._deaths :]

@@ -112,7 +112,6 @@ class Witness(LaunchWitness):
         self._kill_at: float | None = None
         self._killed_at = time.monotonic() if ledger.last and ledger.last.recovered_s is None else None
         self._quiet_since = time.monotonic()
-        self._over = False
         self._phase = "starts"
         self._learned = ("", 1)
         self._begun: set[str] = set()  # since the kill
@@ -135,10 +134,7 @@ class Witness(LaunchWitness):
         pids = {label.rsplit("-", 1)[0]: pid for label, pid in supervisor.running().items()}
         self._pids = pids
         ledger, now = self._ledger, time.monotonic()
-        if self._over or supervisor.result.reason:  # the launch is being ended
-            return
         if ledger.failure:
-            self._over = True
             supervisor.shut_down(ledger.failure)
         elif now - self._quiet_since > PATIENCE_S:
             ledger.failure = f"no episode was learned from within {PATIENCE_S:.0f} s after kill {len(ledger.done)}"
@@ -162,7 +158,6 @@ class Witness(LaunchWitness):
             ledger.last.problems += missing_bags(ledger)
             print(f"{len(ledger.done)} of {len(ledger.plan)}: {describe(ledger.last)}", flush=True)
         if len(ledger.done) == len(ledger.plan):
-            self._over = True
             supervisor.shut_down("the plan is done")
         else:
             self._kill_at = now + self._next.delay_s
@@ -297,7 +292,7 @@ class LastLook(LaunchWitness):
     def look(self, supervisor: ProcessSupervisor) -> None:
         """Called by the runner again and again."""
         self._executor.spin_once(timeout_sec=0.02)
-        if not supervisor.result.reason and (self._caught_up or time.monotonic() - self._begun > PATIENCE_S):
+        if self._caught_up or time.monotonic() - self._begun > PATIENCE_S:
             supervisor.shut_down("it has caught up" if self._caught_up else "it does not catch up")
 
     def _on_learner(self, message: LearnerStatus) -> None:

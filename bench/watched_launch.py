@@ -21,7 +21,7 @@ class LaunchWitness:
     """Who watches a launch."""
 
     def look(self, supervisor: ProcessSupervisor) -> None:
-        """Called by the runner again and again; spins the witness's node and may end the launch."""
+        """Called again and again until the launch is being ended; spins the witness's node and may end the launch."""
         raise NotImplementedError
 
     def hear(self, process: str, line: str) -> None:
@@ -36,6 +36,9 @@ def watched_launch(
 ) -> tuple[W, LaunchResult]:
     """Runs ``train`` or another launch file of the suite until the witness ends it or it ends by itself.
 
+    The witness's node is gone before the launch's processes are: Fast DDS may deadlock in one that sees many others go
+    (see ``ends_within``).
+
     Raises:
         KeyboardInterrupt: the person ended it.
     """
@@ -46,15 +49,26 @@ def watched_launch(
     node = Node("witness", context=context)
     witness = make_witness(node)
     output = LaunchOutput(log, quiet=True, listener=witness.hear)
+
+    def leave() -> None:
+        if context.ok():
+            with ends_within(END_TIMEOUT_S):
+                node.destroy_node()
+                rclpy.shutdown(context=context)
+
+    def look(supervisor: ProcessSupervisor) -> None:
+        if context.ok() and not supervisor.result.reason:
+            witness.look(supervisor)
+        if supervisor.result.reason:
+            leave()
+
     try:
         path = find_launch_file(launch_file, environment)
         grace = GracePeriods(terminate=30.0, kill=5.0)
-        result = run_launch_file(path, arguments, output, grace=grace, idle=witness.look, idle_period=period_s)
+        result = run_launch_file(path, arguments, output, grace=grace, idle=look, idle_period=period_s)
     finally:
         output.close()
-        with ends_within(END_TIMEOUT_S):
-            node.destroy_node()
-            rclpy.shutdown(context=context)
+        leave()
     if result.interrupted:
         raise KeyboardInterrupt
     return witness, result

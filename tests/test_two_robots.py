@@ -48,8 +48,6 @@ class Witness(LaunchWitness):
 
     def look(self, supervisor: ProcessSupervisor) -> None:
         self._executor.spin_once(timeout_sec=0.02)
-        if supervisor.result.reason:  # the launch is being ended
-            return
         if self.at_once and all(len(learned) >= LEARNED for learned in self.learned.values()):
             supervisor.shut_down("both robots have been learned from")
         elif time.monotonic() > self._deadline:

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from conrft_bringup.demo.graph_run import graph_environment
 from conrft_bringup.evaluation.person_judge import End, Label, PersonJudge, Request, Say, Start
 from conrft_bringup.evaluation.person_judge_link import PersonJudgeLink
 from conrft_data.config import TaskConfig, load_config
@@ -214,6 +216,36 @@ def test_a_trial_that_could_not_be_ended_runs_on(running: PersonJudge) -> None:
     running.line("s")
     assert running.not_ended("nobody offers /end_episode") == [Say("not done: nobody offers /end_episode")]
     assert running.line("s") == [End(Outcome.SUCCESS, SUCCEEDED)]
+
+
+def left(link: PersonJudgeLink) -> bool:
+    deadline = time.monotonic() + 20.0
+    while not link.over and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return link.over
+
+
+def test_the_link_leaves_the_graph_when_every_trial_is_judged(tmp_path: Path) -> None:
+    link = PersonJudgeLink(PersonJudge(1), tmp_path, graph_environment(), io.StringIO(""))
+    link.start()
+    time.sleep(0.5)
+    assert not link.over, "a trial is still to come"
+    link._judge.status(status(Phase.RUNNING))
+    link._judge.status(status(Phase.ENDED, Outcome.SUCCESS))
+    assert left(link) and not link.problem
+
+
+def test_a_link_that_cannot_join_the_graph_says_why_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no room for another participant")
+
+    monkeypatch.setattr("rclpy.init", refuse)
+    link = PersonJudgeLink(PersonJudge(1), tmp_path, graph_environment(), io.StringIO(""))
+    link.start()
+    assert left(link)
+    assert link.problem == "RuntimeError: no room for another participant"
 
 
 def converse(command: list[str], answers: list[tuple[str, str]]) -> tuple[str, str, int]:

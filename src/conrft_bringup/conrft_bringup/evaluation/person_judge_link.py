@@ -40,13 +40,16 @@ class PersonJudgeLink:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._statuses: queue.Queue[Any] = queue.Queue()
         self._ending: tuple[End, float] | None = None
-        self._closed = threading.Event()
+        self._closed, self._left = threading.Event(), threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._work, self._read)]
 
     @property
     def over(self) -> bool:
-        """Whether the graph may end: every trial is judged, or there is nobody to judge the next."""
-        return self._judge.done or bool(self.problem)
+        """Whether the graph may end: every trial is judged, or there is nobody to judge the next.
+
+        The link has left the graph by then. Its node does not see the others go, see ``ends_within``.
+        """
+        return self._left.is_set()
 
     def start(self) -> None:
         """Begins to listen."""
@@ -64,11 +67,20 @@ class PersonJudgeLink:
         self._lines.put(None)
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # whatever it is, the launch must not wait for answers that nobody takes
+            self.problem = f"{type(error).__name__}: {error}"
+        finally:
+            self._left.set()
+
+    def _serve(self) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
         from std_srvs.srv import Trigger
 
+        from conrft_data.node_process import END_TIMEOUT_S, ends_within
         from conrft_msgs.msg import EpisodeState
         from conrft_msgs.srv import EndEpisode
 
@@ -82,14 +94,17 @@ class PersonJudgeLink:
         self._start_client = node.create_client(Trigger, topics.START_EPISODE)
         node.create_subscription(EpisodeState, topics.EPISODE_STATE, self._statuses.put, topics.EVERY_STATE)
         try:
-            while not self._closed.is_set():
+            while not (self._closed.is_set() or self._has_nothing_to_do):
                 executor.spin_once(timeout_sec=0.05)
                 self._step(executor)
-        except Exception as error:  # whatever it is, the launch must not wait for answers that nobody takes
-            self.problem = f"{type(error).__name__}: {error}"
         finally:
-            node.destroy_node()
-            rclpy.try_shutdown(context=context)
+            with ends_within(END_TIMEOUT_S):
+                node.destroy_node()
+                rclpy.try_shutdown(context=context)
+
+    @property
+    def _has_nothing_to_do(self) -> bool:
+        return bool(self.problem) or (self._judge.done and self._ending is None)
 
     def _step(self, executor: Any) -> None:
         while not self._statuses.empty():
