@@ -115,11 +115,13 @@ def test_a_bag_is_shown_with_markers_poses_and_images(graph: Graph, tmp_path: Pa
 def test_a_bag_that_is_played_once_ends_the_player(graph: Graph, tmp_path: Path) -> None:
     bag = tmp_path / record(tmp_path, 1, outcome=Outcome.SUCCESS, sources="pp")
     graph.look(Action, "playback/action", topics.TICK)
-    graph.add(player(bag, rate=5.0))
+    node = graph.add(player(bag, rate=5.0))
     with pytest.raises(StopRequested) as end:
         graph.until(lambda: False)
     assert end.value.exit_code == 0
+    graph.executor.remove_node(node)  # it would ask for its end again
     graph.until(lambda: [action.step for action in graph.received["playback/action"]] == [0, 1, 2])
+    node.destroy_node()
 
 
 def test_a_player_that_was_held_up_goes_on_where_it_was(graph: Graph, tmp_path: Path) -> None:

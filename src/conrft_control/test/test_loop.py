@@ -229,7 +229,7 @@ def running_again(world: World, loop: Loop) -> None:
 def test_whoever_dies_the_arm_stands_still_the_cause_is_named_and_a_start_goes_on(
     world: World, loops: list[Loop], files: dict[str, str], tmp_path: Path
 ) -> None:
-    loops.append(Loop(files, tmp_path / "episodes", mode="evaluation", node_timeout=1.5, hold_limit=3))
+    loops.append(Loop(files, tmp_path / "episodes", mode="evaluation", node_timeout=4.0, hold_limit=3))
     world.policy_answers = False
     world.graph.until(lambda: ended(world), timeout_s=120)
     assert ended(world)[0].outcome is Outcome.FAULT

@@ -143,16 +143,41 @@ def test_a_leftover_of_a_killed_recorder_is_salvaged_at_the_next_start(
     assert info.outcome in (Outcome.ABORTED, Outcome.FAULT)
 
 
-def test_a_recorder_that_is_started_again_in_mid_episode_keeps_what_came_before_and_says_so(
-    graph: Any, speaker: Speaker, tmp_path: Path
-) -> None:
-    with EpisodeWriter(tmp_path, NAME, task="pick_banana", mode=Mode.TRAINING) as killed:
+def leave_unfinished(speaker: Speaker, folder: Path) -> None:
+    """What a recorder leaves that is killed in mid-episode, after step 2."""
+    with EpisodeWriter(folder, NAME, task="pick_banana", mode=Mode.TRAINING) as killed:
         running = episode_status_to_msg(speaker.make_status(Phase.RUNNING, stamp_ns=10 * TICK_NS))
         killed.write(topics.EPISODE_STATE, serialize_message(running), 10 * TICK_NS)
         for step in range(3):
             tick, observation = speaker.observation(step)
             killed.write(topics.OBSERVATION, serialize_message(observation_to_msg(observation)), tick.stamp_ns)
             killed.write(topics.ACTION, serialize_message(command_to_msg(HOLD, tick)), tick.stamp_ns)
+
+
+@pytest.mark.parametrize("vetoed", [False, True])
+def test_how_an_episode_ended_is_told_after_a_kill_but_a_veto_goes_before_it(
+    graph: Any, speaker: Speaker, tmp_path: Path, vetoed: bool
+) -> None:
+    leave_unfinished(speaker, tmp_path)
+    diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
+    graph.start(RecorderNode, episodes_dir=str(tmp_path))
+    speaker.connect()
+    if vetoed:
+        client = graph.node.create_client(RelabelEpisode, topics.RELABEL_EPISODE)
+        graph.until(client.service_is_ready)
+        future = client.call_async(RelabelEpisode.Request(episode_id=NAME, outcome=int(Outcome.TIMEOUT)))
+        graph.until(future.done)
+        assert future.result().success
+    speaker.state(Phase.ENDED, outcome=Outcome.SUCCESS, final_step=2)
+    graph.until(lambda: diagnostics and NAME in [each.value for each in diagnostics[-1].status[0].values])
+    (info,) = list_episodes(tmp_path)
+    assert info.outcome is (Outcome.TIMEOUT if vetoed else Outcome.SUCCESS)
+
+
+def test_a_recorder_that_is_started_again_in_mid_episode_keeps_what_came_before_and_says_so(
+    graph: Any, speaker: Speaker, tmp_path: Path
+) -> None:
+    leave_unfinished(speaker, tmp_path)
     diagnostics = graph.listen(DiagnosticArray, topics.DIAGNOSTICS)
     graph.start(RecorderNode, episodes_dir=str(tmp_path))
     (info,) = list_episodes(tmp_path)

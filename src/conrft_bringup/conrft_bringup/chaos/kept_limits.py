@@ -141,11 +141,15 @@ def _push(loop: WatchedLoop, push: _Push) -> KeptLimit:
 
 
 def _speeds(world: PlayedWorld, *, angular: bool) -> tuple[list[float], list[float]]:
-    """Speeds and gains of speed of the targets that answer an Action; after a HOLD the motion begins at none."""
+    """Speeds and gains of speed of the targets that answer an Action; after a HOLD the motion begins at none.
+
+    Of several targets for the same time the last is the answer: the commander may hold before the Action comes.
+    """
     followed = {stamp for _, stamp, source in world.actions if source is not ActionSource.HOLD}
+    answers = {seen.stamp_ns: seen for seen in world.targets if seen.stamp_ns in followed}
     speeds, gains, present, last_ns = [], [], np.zeros(3), 0
     for before, after in pairwise(world.targets):
-        if after.stamp_ns not in followed:
+        if answers.get(after.stamp_ns) is not after:
             present = np.zeros(3)
             continue
         elapsed_s = min(_TICK_S, (after.stamp_ns - last_ns) / 1e9)

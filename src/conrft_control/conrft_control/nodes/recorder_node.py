@@ -25,7 +25,7 @@ from conrft_control.recording_watch import RecorderReport
 from conrft_data import topics
 from conrft_data.bags.definitions import RecordedTopic
 from conrft_data.bags.errors import BagError
-from conrft_data.bags.label import relabel
+from conrft_data.bags.label import read_label, relabel
 from conrft_data.bags.listing import read_info
 from conrft_data.bags.salvage import salvage_all
 from conrft_data.bags.writer import EpisodeWriter
@@ -172,7 +172,8 @@ class RecorderNode(Node):
             return
         step = self._cut_off.get(name)
         try:
-            if read_info(bag).outcome is not status.outcome and step == status.final_step:
+            told = read_label(bag) is not None  # a person's word, which goes before
+            if not told and read_info(bag).outcome is not status.outcome and step == status.final_step:
                 relabel(bag, status.outcome, "how it ended was told after the recorder had been killed")
             whole = step in (None, status.final_step)
         except BagError:
