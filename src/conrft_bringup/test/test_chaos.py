@@ -15,8 +15,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from conrft_bringup.chaos.fuzz_benchmark import COMMANDS
 from conrft_bringup.chaos.fuzzed_graph import FARTHEST_TARGET, FuzzedGraph
-from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds
+from conrft_bringup.chaos.kept_limits import SLOW, measure_places, measure_speeds, speeds_of
 from conrft_bringup.chaos.message_fuzzer import MessageFuzzer
+from conrft_bringup.chaos.played_world import SeenTarget
 from conrft_bringup.chaos.stopping_times import ONE_TICK_MS, Cause, causes, drive, go_home, measure_stop
 from conrft_bringup.chaos.valid_messages import MEASURED_JOINTS, ROBOT_STATE, ValidMessages
 from conrft_bringup.chaos.watched_loop import WatchedLoop
@@ -24,7 +25,7 @@ from conrft_bringup.chaos.weights_sanity import PolicyLoop, measure_weights
 from conrft_data import topics
 from conrft_data.config import RobotConfig, TaskConfig, load_config
 from conrft_data.ticks import Tick
-from conrft_data.types import Phase
+from conrft_data.types import ActionSource, Phase
 
 CONFIG = Path(__file__).parents[1] / "config"
 TASK, ROBOT = CONFIG / "tasks/pick_banana.yaml", CONFIG / "robots/fr3.yaml"
@@ -70,6 +71,18 @@ def test_no_target_is_faster_or_gains_speed_faster_than_allowed() -> None:
     with closing(WatchedLoop(TASK, ROBOT, SLOW)) as loop:
         for speed in measure_speeds(loop):
             assert speed.kept, speed
+
+
+def test_a_hold_for_the_time_of_an_action_is_not_its_answer() -> None:
+    def target(stamp_ms: int, x: float) -> SeenTarget:
+        pose = np.array([x, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
+        return SeenTarget((stamp_ms + 20) * 10**6, stamp_ms * 10**6, pose, pose)
+
+    targets = [target(0, 0.0), target(100, 0.01), target(200, 0.01), target(200, 0.02)]  # the third is a HOLD
+    actions = [((stamp + 20) * 10**6, stamp * 10**6, ActionSource.POLICY) for stamp in (100, 200)]
+    speeds, gains = speeds_of(targets, actions, angular=False)
+    assert speeds == pytest.approx([0.1, 0.1]), "1 cm a tick"
+    assert gains == pytest.approx([1.0, 1.0]), "both from standing"
 
 
 def test_weights_that_act_quite_differently_are_flagged_or_refused_while_the_old_ones_go_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from conrft_bringup.chaos.played_world import PlayedWorld
+from conrft_bringup.chaos.played_world import SeenTarget
 from conrft_bringup.chaos.watched_loop import WatchedLoop
 from conrft_data import rotations
 from conrft_data.types import ActionSource, Float64
@@ -106,7 +106,7 @@ def measure_speeds(loop: WatchedLoop) -> list[KeptLimit]:
             loop.world.push = sign * push
             loop.until_driven(4)
         loop.world.push = None
-        speeds, gains = _speeds(loop.world, angular=quantity == "angular")
+        speeds, gains = speeds_of(loop.world.targets, loop.world.actions, angular=quantity == "angular")
         speed, gain = (float(str(SLOW[f"commander:{quantity}_{name}"])) for name in ("speed", "acceleration"))
         asked = math.sqrt(3) * full / _TICK_S
         how = "policy, full actions on three axes, to and fro"
@@ -140,15 +140,18 @@ def _push(loop: WatchedLoop, push: _Push) -> KeptLimit:
     )
 
 
-def _speeds(world: PlayedWorld, *, angular: bool) -> tuple[list[float], list[float]]:
+def speeds_of(
+    targets: list[SeenTarget], actions: list[tuple[int, int, ActionSource]], *, angular: bool
+) -> tuple[list[float], list[float]]:
     """Speeds and gains of speed of the targets that answer an Action; after a HOLD the motion begins at none.
 
-    Of several targets for the same time the last is the answer: the commander may hold before the Action comes.
+    Both as the played world records them. Of several targets for the same time the last is the answer: the commander
+    may hold before the Action comes.
     """
-    followed = {stamp for _, stamp, source in world.actions if source is not ActionSource.HOLD}
-    answers = {seen.stamp_ns: seen for seen in world.targets if seen.stamp_ns in followed}
+    followed = {stamp for _, stamp, source in actions if source is not ActionSource.HOLD}
+    answers = {seen.stamp_ns: seen for seen in targets if seen.stamp_ns in followed}
     speeds, gains, present, last_ns = [], [], np.zeros(3), 0
-    for before, after in pairwise(world.targets):
+    for before, after in pairwise(targets):
         if answers.get(after.stamp_ns) is not after:
             present = np.zeros(3)
             continue
